@@ -1,0 +1,69 @@
+"""The boot state of the `file` adapter: what a boot loader and the agent tell each other, in one small
+file.
+
+The content is a JSON object, for eyes and for boot scripts; the file is a record of two checksummed copies
+written in turn, as U-Boot's redundant environment is, and for the same reasons: it is written in place, so
+a full disk cannot stop a commit, and a power cut leaves the state before or the state after. Every change
+is one step, so falling back by one copy is falling back by one step, and every step was a state in which
+the machine boots.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from narrowboat_protocol.errors import MediumError, Reason
+
+from ..records import RecordFile
+
+STATE_BYTES_MAX = 2048
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """What boots: `trial` while it has tries left, else `primary`."""
+
+    primary: str
+    trial: str | None
+    tries_left: int
+    bootable: frozenset[str]
+
+    def encode(self) -> bytes:
+        values = {
+            "primary": self.primary,
+            "trial": self.trial,
+            "tries_left": self.tries_left,
+            "bootable": sorted(self.bootable),
+        }
+        return json.dumps(values).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> BootState:
+        """Raises `MediumError`: nobody but us and the loader writes this."""
+        try:
+            return _ADAPTER.validate_json(content)
+        except ValidationError:
+            raise MediumError(
+                Reason.STATE_UNREADABLE, "boot state: expected primary, trial, tries_left and bootable"
+            ) from None
+
+
+_ADAPTER = TypeAdapter(BootState)
+
+
+def read_state(path: Path) -> BootState | None:
+    """What the file says; None if no copy in it is intact. Raises `UsageError` if it is not there."""
+    with RecordFile(path, STATE_BYTES_MAX) as record:
+        content = record.load()
+    return None if content is None else BootState.decode(content)
+
+
+def write_state(path: Path, state: BootState) -> None:
+    """Make the state durable. Raises `MediumError`."""
+    with RecordFile(path, STATE_BYTES_MAX) as record:
+        record.save(state.encode())

@@ -1,0 +1,58 @@
+"""Which payloads this device accepts for an image: judged from the head, before anything is allocated for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import PayloadReference
+from narrowboat_protocol.errors import PayloadError, Reason
+from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.payload import Head, parse_head
+from narrowboat_protocol.suit import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this device can decode, and the memory it may take for it."""
+
+    codecs: frozenset[int]
+    memory_bytes_max: int
+
+
+class WrongPayloadError(PayloadError):
+    """The payload proved to be what the assignment names, and is of no use: asking again changes nothing."""
+
+
+def accept_head(
+    data: bytes, payload: PayloadReference, image: Image, capabilities: Capabilities, limits: Limits
+) -> Head:
+    """Check a head against the assignment that names it, the release that it serves, and what this device can do.
+
+    Raises `PayloadError` if the bytes are not the ones named (ask again), `WrongPayloadError` if they are.
+    """
+    if hashlib.sha256(data).digest() != payload.head_sha256:
+        raise PayloadError(Reason.BAD_HEAD, "the payload's head does not have the digest that the assignment names")
+    head = _parse(data, limits)
+    if head.tree != image.tree or head.image_sha256 != image.image_sha256:
+        raise WrongPayloadError(Reason.BAD_HEAD, "the payload is of another image than the release")
+    if head.payload_length != payload.size:
+        raise WrongPayloadError(
+            Reason.BAD_HEAD,
+            f"expected a payload of {payload.size} bytes, its head says {head.payload_length}",
+        )
+    if not head.codecs <= capabilities.codecs:
+        raise WrongPayloadError(Reason.UNSUPPORTED_CODEC, "the payload needs a codec that this device does not have")
+    if head.peak_memory_bytes > capabilities.memory_bytes_max:
+        raise WrongPayloadError(
+            Reason.TOO_LARGE,
+            f"decoding needs {head.peak_memory_bytes} bytes of memory, allowed are {capabilities.memory_bytes_max}",
+        )
+    return head
+
+
+def _parse(data: bytes, limits: Limits) -> Head:
+    try:
+        return parse_head(data, limits)
+    except PayloadError as error:
+        raise WrongPayloadError(error.reason, str(error)) from None

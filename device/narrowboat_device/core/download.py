@@ -1,0 +1,403 @@
+"""Bringing one image into one slot, from whatever of it is there already to a proved whole.
+
+    head -> frames (-> leaves -> patches, for each subtree that differs) -> sync -> read back -> proved
+
+The head and the layer are fetched first and checked: the head against the assignment, the layer against the signed
+tree. Then frames in order: decode, hash each chunk, write, and compare the subtree with the layer when its last chunk
+is there. Writes are synced in batches; a chunk counts once a sync that began after its write has ended, and only that
+count is told to the journal. After a restart the chunks of the open subtree are hashed from the slot, since what the
+storage holds is what counts, not what memory held.
+
+At the end the whole slot is read back, past the cache, and both the tree and the image's SHA-256 are compared. A
+subtree that differs, then or on the way, goes to repair. A chunk that is found bad again and again after a sync is the
+medium's fault; a tree that is right under a SHA-256 that is wrong is a release that contradicts itself.
+
+Nothing a source says is trusted: bytes that fail a check are asked for again, and after a few failures the payload is
+given up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import PayloadReference
+from narrowboat_protocol.errors import PayloadError, Reason
+from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.payload import Frame, FrameStream, Head
+from narrowboat_protocol.suit import Image
+from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
+from narrowboat_protocol.tree import HASH_BYTES, check_layer, leaf_hash, merkle_root
+
+from .acceptance import Capabilities, WrongPayloadError, accept_head
+from .actions import Action, Fetch, HashSlot, ReadBackSlot, SyncSlot, WriteChunks
+from .progress import Blame, Fault, Phase, Progress
+from .repair import Repair
+from .stream import ByteStream
+from .window import Window
+
+
+@dataclass(slots=True)
+class _Sync:
+    token: int
+    written: int
+    patches: bool
+
+
+class Download:
+    """One image, one slot, one payload. Ask `fault` and `phase` after each call."""
+
+    def __init__(
+        self,
+        image: Image,
+        slot: str,
+        payload: PayloadReference,
+        source: str,
+        capabilities: Capabilities,
+        progress: Progress,
+        window: Window,
+        limits: Limits,
+    ) -> None:
+        self._image = image
+        self._tree = image.tree
+        self._slot = slot
+        self._payload = payload
+        self._source = source
+        self._capabilities = capabilities
+        self._limits = limits
+        self._stream = ByteStream(window, limits)
+        self._buffer = bytearray()
+        self._head: Head | None = None
+        self._frames: FrameStream | None = None
+        self._layer_size = self._tree.subtree_count(limits) * HASH_BYTES
+        self._layer: bytes | None = None
+        self._slot_layer: bytes | None = None
+        self._open_leaves = bytearray()
+        self._open_known = progress.next_chunk % limits.subtree_chunks == 0
+        self._written = progress.next_chunk
+        self._synced = progress.next_chunk
+        self._suspects = set(progress.suspects)
+        self._repair: Repair | None = None
+        self._frame_at: dict[int, int] = {}
+        self._found_bad: Counter[int] = Counter()
+        self._forgeries = 0
+        self._stream_restarted = False
+        self._patched = False
+        self._sync: _Sync | None = None
+        self._syncs = 0
+        self._unsynced_since_s: float | None = None
+        self.phase = Phase.HEAD
+        self.fault: Fault | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """What the journal may say: suspects only for subtrees that are synced in full."""
+        subtree = self._limits.subtree_chunks
+        whole = self._tree.subtree_count(self._limits) if self._all_synced else self._synced // subtree
+        return Progress(self._synced, tuple(sorted(number for number in self._suspects if number < whole)))
+
+    @property
+    def done_bytes(self) -> int:
+        return min(self._synced << self._tree.log2_chunk_size, self._tree.length)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When `pump` has something to do though nothing happens."""
+        sync_at_s = None
+        if self._unsynced_since_s is not None and self._sync is None:
+            sync_at_s = self._unsynced_since_s + self._limits.sync_interval_s
+        times = [time for time in (self._stream.late_at_s, sync_at_s) if time is not None]
+        return min(times, default=None)
+
+    @property
+    def _all_synced(self) -> bool:
+        return self._synced == self._tree.chunk_count
+
+    def start(self) -> list[Action]:
+        if self._all_synced and not self._suspects:
+            return self._begin_read_back()
+        self._want_head()
+        if self._open_known:
+            if self._written == 0:
+                frames_offset = self._payload.head_size + self._layer_size + self._tree.chunk_count * HASH_BYTES
+                self._stream.want(frames_offset, self._payload.size)
+            return []
+        first_chunk = self._synced - self._synced % self._limits.subtree_chunks
+        return [HashSlot(self._slot, self._tree, first_chunk, self._synced - first_chunk)]
+
+    def link_lost(self) -> None:
+        self._stream.link_lost()
+
+    def pump(self, now_s: float) -> list[Action]:
+        """Ask for more bytes and start syncs that are due. Call after every event while the download may go on."""
+        if self.fault is not None or self.phase is Phase.PROVED:
+            return []
+        fetches = [
+            Fetch(self._source, request.channel, self._payload.digest, request.ranges, request.block_bytes)
+            for request in self._stream.requests(now_s)
+        ]
+        return [*fetches, *self._sync_if_due(now_s)]
+
+    def block_arrived(self, block: Block, now_s: float) -> list[Action]:
+        actions: list[Action] = []
+        if block.digest_prefix != self._payload.digest[:DIGEST_PREFIX_BYTES]:
+            return actions
+        pieces = self._stream.arrived(block.offset, block.data, now_s)
+        for offset, data in pieces:
+            self._stream_restarted = False
+            actions += self._take(offset, data, now_s)
+            if self._stream_restarted:
+                break
+        return actions
+
+    def slot_hashed(self, first_chunk: int, leaves: bytes) -> list[Action]:
+        if self._repair is not None and self._repair.chunks == (first_chunk, len(leaves) // HASH_BYTES):
+            self._repair.take_slot(leaves)
+            return self._patch_when_known()
+        if not self._open_known:
+            self._open_leaves += leaves
+            self._open_known = True
+            if self.phase is Phase.REHASH:
+                self._begin_frames()
+        return []
+
+    def slot_synced(self, token: int) -> list[Action]:
+        if self._sync is None or token != self._sync.token:
+            return []
+        sync, self._sync = self._sync, None
+        self._synced = sync.written
+        if sync.patches and self.phase is Phase.PATCHES:
+            return self._end_repair()
+        if self._all_synced and self.phase is Phase.FRAMES and not self._suspects:
+            return self._begin_read_back()
+        return []
+
+    def read_back(self, layer: bytes, image_sha256: bytes) -> list[Action]:
+        if self.phase is not Phase.READ_BACK:
+            return []
+        if len(layer) == self._layer_size and merkle_root(layer) == self._tree.root:
+            if image_sha256 == self._image.image_sha256:
+                self.phase = Phase.PROVED
+            else:
+                self._give_up(
+                    Blame.RELEASE,
+                    Reason.IMAGE_CONTRADICTS_RELEASE,
+                    "every chunk equals the signed tree, but the image does not have the signed SHA-256",
+                )
+            return []
+        self._slot_layer = layer
+        if self._layer is None:
+            self._want_head()
+            return []
+        return self._compare_layers()
+
+    # Bytes of the payload, in order.
+
+    def _take(self, offset: int, data: bytes | memoryview, now_s: float) -> list[Action]:
+        try:
+            if self.phase is Phase.HEAD:
+                return self._take_head(data)
+            if self.phase is Phase.LEAVES and self._repair is not None:
+                return self._take_leaves(self._repair, data)
+            if self.phase in (Phase.FRAMES, Phase.PATCHES) and self._frames is not None:
+                return self._take_frames(self._frames, offset, data, now_s)
+        except PayloadError as error:
+            return self._forged_or_wrong(error)
+        return []
+
+    def _take_head(self, data: bytes | memoryview) -> list[Action]:
+        self._buffer += data
+        if len(self._buffer) < self._payload.head_size + self._layer_size:
+            return []
+        head = accept_head(
+            bytes(self._buffer[: self._payload.head_size]),
+            self._payload,
+            self._image,
+            self._capabilities,
+            self._limits,
+        )
+        layer = bytes(self._buffer[self._payload.head_size :])
+        check_layer(self._tree, layer, self._limits)
+        self._buffer = bytearray()
+        self._head, self._layer = head, layer
+        self._frames = FrameStream(head, self._limits)
+        if self._slot_layer is not None:
+            return self._compare_layers()
+        if self._suspects:
+            return self._begin_repair()
+        self.phase = Phase.REHASH
+        if self._open_known:
+            self._begin_frames()
+        return []
+
+    def _take_leaves(self, repair: Repair, data: bytes | memoryview) -> list[Action]:
+        self._buffer += data
+        offset, end = repair.leaves_range
+        if len(self._buffer) < end - offset:
+            return []
+        leaves, self._buffer = bytes(self._buffer), bytearray()
+        repair.take_leaves(leaves)
+        return self._patch_when_known()
+
+    def _take_frames(self, frames: FrameStream, offset: int, data: bytes | memoryview, now_s: float) -> list[Action]:
+        if self.phase is Phase.PATCHES and offset in self._frame_at:
+            frames.start(self._frame_at[offset])
+        actions: list[Action] = []
+        for frame, image in frames.feed(offset, data):
+            self._unsynced_since_s = self._unsynced_since_s if self._unsynced_since_s is not None else now_s
+            if self._repair is not None:
+                actions += [WriteChunks(self._slot, *patch) for patch in self._repair.patches(frame, image)]
+                continue
+            actions += self._place(frame, image)
+            if self._suspects:
+                return [*actions, *self._begin_repair()]
+        if self._repair is not None and self._stream.finished:
+            self._patched = True
+        return actions
+
+    def _place(self, frame: Frame, image: bytes) -> list[Action]:
+        """Hash and write the chunks of a frame, from the first that is not there yet."""
+        tree = self._tree
+        first_offset, _ = tree.chunk_span(max(frame.first_chunk, self._written))
+        view = memoryview(image)
+        for chunk in range(max(frame.first_chunk, self._written), frame.first_chunk + frame.chunk_count):
+            offset, length = tree.chunk_span(chunk)
+            start = offset - frame.image_offset
+            self._open_leaves += leaf_hash(view[start : start + length])
+            self._written = chunk + 1
+            if self._written % self._limits.subtree_chunks == 0 or self._written == tree.chunk_count:
+                self._close_subtree(chunk // self._limits.subtree_chunks)
+        return [WriteChunks(self._slot, first_offset, view[first_offset - frame.image_offset :])]
+
+    def _close_subtree(self, subtree: int) -> None:
+        root = merkle_root(bytes(self._open_leaves))
+        self._open_leaves = bytearray()
+        if self._layer is None or root != self._layer[subtree * HASH_BYTES : (subtree + 1) * HASH_BYTES]:
+            self._suspects.add(subtree)
+
+    # From one phase to the next.
+
+    def _want_head(self) -> None:
+        self.phase = Phase.HEAD
+        self._restart_stream()
+        self._stream.want(0, self._payload.head_size + self._layer_size)
+
+    def _begin_frames(self) -> None:
+        """Go on with the main run of frames. A fresh download has asked for them already, behind the head."""
+        assert self._head is not None
+        assert self._frames is not None
+        self.phase = Phase.FRAMES
+        if self._written == self._tree.chunk_count:
+            return
+        frame = self._head.frame_of_chunk(self._written)
+        self._frames.start(frame.number)
+        if self._stream.finished:
+            self._stream.want(frame.offset, self._head.payload_length)
+
+    def _begin_read_back(self) -> list[Action]:
+        self.phase = Phase.READ_BACK
+        return [ReadBackSlot(self._slot, self._tree)]
+
+    def _compare_layers(self) -> list[Action]:
+        """The slot was read back and differs: the subtrees that do are to be repaired."""
+        assert self._layer is not None
+        assert self._slot_layer is not None
+        slot_layer, self._slot_layer = self._slot_layer, None
+        count = self._tree.subtree_count(self._limits)
+        spans = [slice(number * HASH_BYTES, (number + 1) * HASH_BYTES) for number in range(count)]
+        self._suspects = {number for number, span in enumerate(spans) if slot_layer[span] != self._layer[span]}
+        return self._begin_repair()
+
+    def _begin_repair(self) -> list[Action]:
+        assert self._head is not None
+        assert self._layer is not None
+        self._repair = Repair(min(self._suspects), self._head, self._layer, self._limits)
+        self.phase = Phase.LEAVES
+        self._restart_stream()
+        self._stream.want(*self._repair.leaves_range)
+        return [HashSlot(self._slot, self._tree, *self._repair.chunks)]
+
+    def _patch_when_known(self) -> list[Action]:
+        """Once the bad chunks are known: fetch their frames, or give up on a chunk that is bad too often."""
+        if self._repair is None or (bad := self._repair.bad_chunks) is None:
+            return []
+        self._found_bad.update(bad)
+        worst, times = max(self._found_bad.items(), key=lambda item: item[1], default=(0, 0))
+        if times > self._limits.chunk_repairs_max:
+            self._give_up(
+                Blame.MEDIUM,
+                Reason.MEDIUM_FAILED,
+                f"chunk {worst} was wrong {times} times after it was synced",
+            )
+            return []
+        self._fetch_patches(self._repair)
+        self._patched = not bad
+        return []
+
+    def _fetch_patches(self, repair: Repair) -> None:
+        self.phase = Phase.PATCHES
+        self._restart_stream()
+        frames = repair.frames()
+        self._frame_at = {frame.offset: frame.number for frame in frames}
+        for frame in frames:
+            self._stream.want(frame.offset, frame.offset + frame.encoded_length)
+
+    def _end_repair(self) -> list[Action]:
+        assert self._repair is not None
+        self._suspects.discard(self._repair.subtree)
+        self._repair, self._patched, self._frame_at = None, False, {}
+        if self._suspects:
+            return self._begin_repair()
+        if self._all_synced:
+            return self._begin_read_back()
+        self.phase = Phase.REHASH
+        if self._open_known:
+            self._restart_stream()
+            self._begin_frames()
+        return []
+
+    def _restart_stream(self) -> None:
+        self._stream.drop()
+        self._stream_restarted = True
+        self._buffer = bytearray()
+
+    # Syncs and failures.
+
+    def _sync_if_due(self, now_s: float) -> list[Action]:
+        """One sync at a time. The last one of a run and the one after patches do not wait."""
+        if self._sync is not None:
+            return []
+        waiting = (self._written - self._synced) << self._tree.log2_chunk_size
+        overdue = self._unsynced_since_s is not None and now_s >= self._unsynced_since_s + self._limits.sync_interval_s
+        complete = self._written == self._tree.chunk_count and waiting > 0
+        if not (waiting >= self._limits.sync_bytes or complete or overdue or self._patched):
+            return []
+        self._syncs += 1
+        self._sync = _Sync(self._syncs, self._written, self._patched)
+        self._unsynced_since_s = None
+        return [SyncSlot(self._slot, self._syncs)]
+
+    def _forged_or_wrong(self, error: PayloadError) -> list[Action]:
+        """Bytes that fail a digest may be forged: ask again. A payload that is whole and wrong is given up at once."""
+        self._forgeries += 1
+        wrong = isinstance(error, WrongPayloadError) or error.reason in (
+            Reason.BAD_FRAME,
+            Reason.UNSUPPORTED_CODEC,
+        )
+        if wrong or self._forgeries > self._limits.bad_blocks_per_source_max:
+            self._give_up(Blame.PAYLOAD, error.reason, str(error))
+            return []
+        self._restart_stream()
+        if self.phase is Phase.HEAD:
+            self._want_head()
+        elif self.phase is Phase.LEAVES:
+            return self._begin_repair()
+        elif self.phase is Phase.PATCHES and self._repair is not None:
+            self._fetch_patches(self._repair)
+        else:
+            self._begin_frames()
+        return []
+
+    def _give_up(self, blame: Blame, reason: Reason, detail: str) -> None:
+        self._restart_stream()
+        self.fault = Fault(blame, reason, detail)

@@ -1,0 +1,170 @@
+"""What can happen to an agent: the closed set of inputs of `Agent.handle`.
+
+Names are past tense. Every event carries plain values; the shell made them from sockets, workers, files and clocks, and
+none of them is trusted further than its type says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from narrowboat_protocol.errors import Reason
+
+from .actions import Action, Hook, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The two clocks. `monotonic_s` orders and times; `wall_s` (seconds since 1970) may be wrong and decides no trust
+    by itself.
+    """
+
+    monotonic_s: float
+    wall_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class BootStatus:
+    """What boot control says: what runs, and what would run next."""
+
+    running: str
+    boot_id: bytes
+    """16 bytes, new with each boot of the system."""
+    primary: str
+    """The slot that boots when no trial is on."""
+    trial: str | None
+    """The slot on trial, armed or running."""
+    tries_left: int
+    bootable: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The agent process began. `records` are the newest valid copies, or None where no copy could be read."""
+
+    boot: BootStatus
+    records: dict[Record, bytes | None]
+    envelopes: dict[str, bytes]
+    """The release envelope beside each slot, by slot name, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    """CONNECT and SUBSCRIBE are on their way; what is published now follows them without waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The connection ended, or the broker refused it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootArrived:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryArrived:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AckArrived:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlockArrived:
+    """A data message, from whichever source was asked."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WireBytesCounted:
+    """Bytes read from the socket since the process began."""
+
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReleaseOffered:
+    """A release file on this machine shall be installed."""
+
+    path: str
+    envelope: bytes
+    payload_size: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSynced:
+    """Everything written to the slot before `SyncSlot(token)` is on the medium."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHashed:
+    """The leaf hashes of the chunks that `HashSlot` named, 32 bytes each."""
+
+    first_chunk: int
+    leaves: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReadBack:
+    """The whole slot was read past the cache: its subtree roots, 32 bytes each, and the SHA-256 of the image."""
+
+    layer: bytes
+    image_sha256: bytes
+
+
+class HookOutcome(Enum):
+    """What an executable of the integrator said, by its exit status: 0, 21, anything else or no answer in time."""
+
+    GO_ON = auto()
+    NOT_NOW = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class HookFinished:
+    hook: Hook
+    outcome: HookOutcome
+    output: str
+    """The tail of what it printed, bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFailed:
+    """An action could not be carried out. The actions that followed it in the same list were dropped."""
+
+    action: Action
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReached:
+    """The deadline that the agent named has come."""
+
+
+Event = (
+    Started
+    | LinkOpened
+    | LinkLost
+    | RootArrived
+    | DeliveryArrived
+    | AckArrived
+    | BlockArrived
+    | WireBytesCounted
+    | LocalReleaseOffered
+    | SlotSynced
+    | SlotHashed
+    | SlotReadBack
+    | HookFinished
+    | ActionFailed
+    | TimeReached
+)

@@ -1,0 +1,66 @@
+"""What a start means: the verdict over an attempt in the journal and what boot control says, as one table.
+
+The boot id tells a new boot from a restarted agent, so that no agent commits a slot it does not run from, and none
+takes the restart of a service for a reboot. Whatever the table does not expect ends in the slot that runs being kept.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from narrowboat_protocol.states import TABLE, OnStart, State
+
+from .events import BootStatus
+from .memory import Attempt
+
+REBOOTS_MAX = 3
+"""So often an armed reboot that did not happen, or did not choose the trial, is asked for again."""
+
+
+class Verdict(Enum):
+    REST = auto()
+    """There is no unfinished attempt."""
+    RESUME = auto()
+    """Go on where the journal stands."""
+    REBOOT_AGAIN = auto()
+    """The boot switch is written, and the new slot was not booted yet."""
+    ON_TRIAL = auto()
+    """The new slot runs and is to be judged."""
+    GO_BACK = auto()
+    """The new slot runs and was judged unfit; the way back is not finished."""
+    COMMITTED = auto()
+    """The new slot runs and was committed; only the rest of the commit is missing."""
+    ROLLED_BACK = auto()
+    """The old slot runs again after a trial."""
+    STRANDED = auto()
+    """The slot that was being written runs now: somebody switched slots. It is left as it is."""
+
+
+def judge_start(attempt: Attempt | None, boot: BootStatus) -> Verdict:
+    """What an agent that starts now does with the attempt in its journal."""
+    if attempt is None or TABLE[attempt.state].on_start is OnStart.REST:
+        return Verdict.REST
+    if boot.running == attempt.slot:
+        return _in_new_slot(attempt, boot)
+    return _in_old_slot(attempt, boot)
+
+
+def _in_new_slot(attempt: Attempt, boot: BootStatus) -> Verdict:
+    if attempt.state is State.ON_TRIAL and boot.primary == attempt.slot and boot.trial is None:
+        return Verdict.COMMITTED
+    if attempt.state is State.ON_TRIAL and attempt.reason is not None:
+        return Verdict.GO_BACK
+    if attempt.state is State.ON_TRIAL or boot.trial == attempt.slot:
+        return Verdict.ON_TRIAL if attempt.boot_id != boot.boot_id else Verdict.REBOOT_AGAIN
+    return Verdict.ON_TRIAL if attempt.state is State.REBOOTING else Verdict.STRANDED
+
+
+def _in_old_slot(attempt: Attempt, boot: BootStatus) -> Verdict:
+    armed = boot.trial == attempt.slot
+    if attempt.state is State.INSTALLED and armed:
+        return Verdict.REBOOT_AGAIN
+    if attempt.state is State.REBOOTING:
+        return Verdict.REBOOT_AGAIN if armed and attempt.reboots < REBOOTS_MAX else Verdict.ROLLED_BACK
+    if attempt.state is State.ON_TRIAL:
+        return Verdict.ROLLED_BACK
+    return Verdict.RESUME

@@ -1,0 +1,136 @@
+"""What an agent remembers over a power cut: three records, each a closed document that the shell keeps in a file of
+fixed size.
+
+The *journal* holds the attempt: which release, how far, in which state, why. The *trust* record holds what must never
+go back: root, floor, counters, boot number, time floor. The *outbox* holds terminal reports until a signed Ack covers
+them. Each begins with its format number, so that an agent can tell a record of a newer agent from a damaged one. The
+state of the resumable hash is a count: `next_chunk` chunks are synced, and every full subtree below it that is not in
+`suspects` was equal to the layer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from narrowboat_protocol.documents import BootPair, PayloadReference
+from narrowboat_protocol.documents.director import Window
+from narrowboat_protocol.documents.fields import Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid
+from narrowboat_protocol.errors import NarrowboatError, Reason
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.model import AS_TUPLE, Document, as_enum, key
+from narrowboat_protocol.states import State
+
+from .actions import Record, Save
+
+RECORD_FORMAT = 1
+_ENVELOPE_BYTES_MAX = DEFAULT_LIMITS.envelope_bytes_max
+_SUSPECTS_MAX = 1024
+
+
+class Attempt(Document):
+    """One attempt to bring one release into one slot."""
+
+    attempt: Counter = key(1)
+    """The counter of the assignment that began it or continued it last; 0 for a local installation."""
+    component: Name = key(2)
+    release: Digest = key(3)
+    envelope: bytes = key(4, max_length=_ENVELOPE_BYTES_MAX)
+    state: Annotated[State, as_enum(State)] = key(5)
+    slot: Name = key(6)
+    """The slot that is written."""
+    payloads: Annotated[tuple[PayloadReference, ...], AS_TUPLE] = key(7, max_length=8)
+    payload_index: int = key(8, 0, ge=0, le=8)
+    reboot_windows: Annotated[tuple[Window, ...], AS_TUPLE] = key(9, (), max_length=8)
+    byte_budget: Size | None = key(10, None)
+    wire_bytes: Size = key(11, 0)
+    next_chunk: Counter = key(12, 0)
+    suspects: Annotated[tuple[Counter, ...], AS_TUPLE] = key(13, (), max_length=_SUSPECTS_MAX)
+    """Subtrees below `next_chunk` that differ from the layer and are to be repaired."""
+    boot_id: Uuid | None = key(14, None)
+    """The boot in which the reboot was asked for."""
+    reboots: int = key(15, 0, ge=0, le=255)
+    reason: Annotated[Reason, as_enum(Reason)] | None = key(16, None)
+    detail: Text | None = key(17, None)
+    path: Annotated[str, Field(min_length=1, max_length=1024)] | None = key(18, None)
+    """The release file of a local installation."""
+
+    @property
+    def active(self) -> bool:
+        return not self.state.terminal
+
+
+class Journal(Document):
+    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    attempt: Attempt | None = key(2, None)
+    parked: bytes | None = key(3, None, max_length=DEFAULT_LIMITS.document_bytes_max // 2)
+    """The newest delivery that came too late; acted on after the end."""
+
+
+class TrustRecord(Document):
+    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    root: bytes = key(2, max_length=DEFAULT_LIMITS.root_bytes_max)
+    fleet_id: Digest = key(3)
+    boot_number: Counter = key(4, 0)
+    assignment_counter: Counter = key(5, 0)
+    assignment: bytes | None = key(6, None, max_length=DEFAULT_LIMITS.document_bytes_max // 4)
+    """The assignment with that counter, as it came."""
+    floor: Counter = key(7, 0)
+    """The lowest release sequence that may be installed."""
+    time_floor: Seconds = key(8, 0)
+    challenge: Nonce | None = key(9, None)
+
+
+class Letter(Document):
+    """A terminal report that waits for its Ack."""
+
+    pair: BootPair = key(1)
+    report: bytes = key(2, max_length=4096)
+
+
+class Outbox(Document):
+    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    letters: Annotated[tuple[Letter, ...], AS_TUPLE] = key(2, (), max_length=4)
+
+
+class Memory:
+    """The three records as they are now. A change returns the `Save` that makes it durable; the caller orders it."""
+
+    __slots__ = ("journal", "outbox", "trust")
+
+    def __init__(self, journal: Journal, trust: TrustRecord, outbox: Outbox) -> None:
+        self.journal = journal
+        self.trust = trust
+        self.outbox = outbox
+
+    def save_trust(self, **changes: object) -> Save:
+        self.trust = self.trust.model_copy(update=changes)
+        return Save(Record.TRUST, self.trust.encode())
+
+    def save_attempt(self, attempt: Attempt | None) -> Save:
+        return self._save_journal(attempt=attempt)
+
+    def save_parked(self, delivery: bytes | None) -> Save:
+        return self._save_journal(parked=delivery)
+
+    def save_outbox(self, letters: tuple[Letter, ...]) -> Save:
+        self.outbox = self.outbox.model_copy(update={"letters": letters})
+        return Save(Record.OUTBOX, self.outbox.encode())
+
+    def _save_journal(self, **changes: object) -> Save:
+        self.journal = self.journal.model_copy(update=changes)
+        return Save(Record.JOURNAL, self.journal.encode())
+
+
+RecordT = TypeVar("RecordT", Journal, TrustRecord, Outbox)
+
+
+def read_record(kind: type[RecordT], content: bytes | None) -> RecordT | None:
+    """The record in `content`, or None if there is none or it cannot be read; the caller says what was lost."""
+    if content is None:
+        return None
+    try:
+        return kind.decode(content, max_bytes=DEFAULT_LIMITS.journal_bytes)
+    except NarrowboatError:
+        return None

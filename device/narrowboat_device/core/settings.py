@@ -1,0 +1,45 @@
+"""What an agent is told about itself and its machine. Made by the shell from the configuration; never changes while it
+runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrowboat_protocol.trust import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSettings:
+    """One slot of the pair."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The fixed facts of one gateway, and the times that its integrator chose."""
+
+    device: str
+    component: str
+    hardware: Hardware
+    slots: tuple[SlotSettings, SlotSettings]
+    certificate: bytes
+    """The device's X.509 certificate, DER."""
+    first_root: bytes
+    """The root that it was provisioned with; a newer one may be stored."""
+    agent_version: str
+    built_at_s: int
+    """When this agent was built: a time that has certainly passed."""
+    codecs: tuple[int, ...]
+    memory_bytes_max: int
+    """The most that decoding a payload may take; a head that needs more is refused before anything is allocated."""
+    local_install_allowed: bool
+    health_deadline_s: float
+    health_retry_s: float
+    hook_retry_s: float
+    hello_interval_s: float = 86_400.0
+    report_interval_s: float = 10.0
+    """The shortest time between two progress reports; a change of state is reported at once."""
+    outbox_retry_s: float = 30.0

@@ -1,0 +1,195 @@
+"""What the agent says of itself: hellos and reports, signed and numbered, and what of it is still unanswered.
+
+Each document carries a pair (boot number, n): the boot number was raised durably before the agent said anything, n
+counts in memory, so no pair is ever used twice and pairs order everything that this device says. A signed Ack names the
+highest pair that a bridge has stored. Until it covers them, a terminal report stays in the outbox, and the hello and
+the newest report are sent again: when a link opens, and from time to time while it stands. The broker's PUBACK proves
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from narrowboat_protocol.documents import Hello, Hold, Report, SlotInfo, sign_model
+from narrowboat_protocol.keys import Signer
+from narrowboat_protocol.states import State
+from narrowboat_protocol.topics import Channel
+
+from .actions import Action, Publish
+from .events import BootStatus, Now
+from .memory import Attempt, Letter, Memory
+from .settings import Settings
+
+NONCE_BYTES = 16
+_DOCUMENT_FORMATS = (1,)
+_LETTERS_MAX = 4
+Pair = tuple[int, int]
+
+
+class Voice:
+    """Makes and repeats the device's documents."""
+
+    def __init__(self, settings: Settings, signer: Signer, random: Callable[[int], bytes], memory: Memory) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._random = random
+        self._memory = memory
+        self._boot: BootStatus | None = None
+        self._n = 0
+        self._nonces: tuple[bytes, ...] = (random(NONCE_BYTES),)
+        self._nonce_made_s: float | None = None
+        self._hello_pair: Pair | None = None
+        self._acked: Pair = (0, 0)
+        self._newest_report: tuple[Pair, bytes] | None = None
+        self._sent_s: float | None = None
+        self.slots: tuple[SlotInfo, ...] = ()
+        self.root_version = 1
+        self.link_up = False
+
+    def begin(self, boot: BootStatus, slots: tuple[SlotInfo, ...], now: Now) -> None:
+        """The boot number of `memory` was raised for this start."""
+        self._boot, self.slots = boot, slots
+        self._nonce_made_s = now.monotonic_s
+
+    @property
+    def running_slot(self) -> str:
+        assert self._boot is not None
+        return self._boot.running
+
+    @property
+    def nonces(self) -> tuple[bytes, ...]:
+        """The last two nonces; an assignment must carry one of them."""
+        return self._nonces
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When something is to be said again, or a nonce has become old."""
+        renewal = None if self._nonce_made_s is None else self._nonce_made_s + self._settings.hello_interval_s
+        repeat = None
+        if self.link_up and self._unanswered and self._sent_s is not None:
+            repeat = self._sent_s + self._settings.outbox_retry_s
+        return min((time for time in (renewal, repeat) if time is not None), default=None)
+
+    def link_opened(self, now: Now) -> list[Action]:
+        """Say what is unanswered: the hello first, since a bridge that never heard it believes nothing else."""
+        self.link_up = True
+        return self._say_unanswered(now)
+
+    def time_reached(self, now: Now) -> list[Action]:
+        if self._nonce_made_s is not None and now.monotonic_s >= self._nonce_made_s + self._settings.hello_interval_s:
+            self._nonces = (self._nonces[-1], self._random(NONCE_BYTES))
+            self._nonce_made_s = now.monotonic_s
+            return self.say_hello(now)
+        due = self._sent_s is not None and now.monotonic_s >= self._sent_s + self._settings.outbox_retry_s
+        return self._say_unanswered(now) if self.link_up and due and self._unanswered else []
+
+    def say_hello(self, now: Now) -> list[Action]:
+        """Something in the hello changed: the old one is void."""
+        self._hello_pair = None
+        return self._say_unanswered(now) if self.link_up else []
+
+    def report(self, attempt: Attempt, hold: Hold | None, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
+        """Report a step that is not an end. It is lost if no link stands; the newest is said again when one opens."""
+        pair, data = self._make_report(attempt, hold, done_bytes, total_bytes, None)
+        self._newest_report = (pair, data)
+        return self._publish(Channel.REPORT, data, now)
+
+    def report_end(self, attempt: Attempt, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
+        """Put a terminal report into the outbox, then say it. The oldest letter yields if the outbox is full."""
+        pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
+        self._newest_report = None
+        letters = (*self._memory.outbox.letters, Letter(pair=pair, report=data))[-_LETTERS_MAX:]
+        return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
+
+    def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
+        """Answer an assignment that came after the point of no return."""
+        pair, data = self._make_report(attempt, None, 0, 0, parked)
+        self._newest_report = (pair, data)
+        return self._publish(Channel.REPORT, data, now)
+
+    def acknowledged(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
+        """A bridge has stored everything up to `pair`."""
+        memory = self._memory
+        if pair > (memory.trust.boot_number, self._n):
+            self._n = 0
+            return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]
+        self._acked = max(self._acked, pair)
+        memory.trust = memory.trust.model_copy(update={"challenge": challenge})
+        rest = tuple(letter for letter in memory.outbox.letters if letter.pair > pair)
+        return [memory.save_outbox(rest)] if rest != memory.outbox.letters else []
+
+    @property
+    def _unanswered(self) -> bool:
+        hello = self._hello_pair is None or self._hello_pair > self._acked
+        report = self._newest_report is not None and self._newest_report[0] > self._acked
+        return hello or report or bool(self._memory.outbox.letters)
+
+    def _say_unanswered(self, now: Now) -> list[Action]:
+        actions: list[Action] = []
+        if self._hello_pair is None or self._hello_pair > self._acked:
+            actions += self._publish(Channel.HELLO, self._make_hello(), now)
+        for letter in self._memory.outbox.letters:
+            actions += self._publish(Channel.REPORT, letter.report, now)
+        if self._newest_report is not None and self._newest_report[0] > self._acked:
+            actions += self._publish(Channel.REPORT, self._newest_report[1], now)
+        return actions
+
+    def _publish(self, channel: Channel, data: bytes, now: Now) -> list[Action]:
+        if not self.link_up:
+            return []
+        self._sent_s = now.monotonic_s
+        return [Publish(channel, data, qos=1)]
+
+    def _next_pair(self) -> Pair:
+        self._n += 1
+        return self._memory.trust.boot_number, self._n
+
+    def _make_hello(self) -> bytes:
+        assert self._boot is not None
+        trust, attempt, settings = self._memory.trust, self._memory.journal.attempt, self._settings
+        self._hello_pair = self._next_pair()
+        hello = Hello(
+            device=settings.device,
+            pair=self._hello_pair,
+            nonce=self._nonces[-1],
+            root_version=self.root_version,
+            assignment_counter=trust.assignment_counter,
+            certificate=settings.certificate,
+            component=settings.component,
+            vendor_id=settings.hardware.vendor_id.bytes,
+            class_id=settings.hardware.class_id.bytes,
+            slots=self.slots,
+            running_slot=self._boot.running,
+            boot_id=self._boot.boot_id,
+            codecs=settings.codecs,
+            formats=_DOCUMENT_FORMATS,
+            agent_version=settings.agent_version,
+            challenge=trust.challenge,
+            last_end=attempt.state if attempt is not None and not attempt.active else None,
+        )
+        return sign_model(hello, trust.fleet_id, [self._signer])
+
+    def _make_report(
+        self, attempt: Attempt, hold: Hold | None, done_bytes: int, total_bytes: int, parked: int | None
+    ) -> tuple[Pair, bytes]:
+        assert self._boot is not None
+        pair = self._next_pair()
+        report = Report(
+            device=self._settings.device,
+            pair=pair,
+            attempt=attempt.attempt,
+            component=attempt.component,
+            release=attempt.release,
+            state=attempt.state,
+            hold=hold,
+            slot=self._boot.running,
+            boot_id=self._boot.boot_id,
+            done_bytes=total_bytes if attempt.state is State.SUCCEEDED else done_bytes,
+            total_bytes=total_bytes,
+            wire_bytes=attempt.wire_bytes,
+            reason=attempt.reason,
+            detail=attempt.detail,
+            parked=parked,
+        )
+        return pair, sign_model(report, self._memory.trust.fleet_id, [self._signer])

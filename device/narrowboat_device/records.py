@@ -1,0 +1,171 @@
+"""Records: small contents that survive a power cut at any moment, in files whose size never changes.
+
+A record file holds two copies of its content, each in a half of its own that starts on a page boundary:
+
+    copy = magic || format || generation || length || SHA-256 of what stands before and of the content || content
+
+Saving writes the copy that is not the newest and syncs it, so the newest one is never touched. A power cut
+leaves at most that copy torn, its checksum says so, and the other one, a generation older, counts. The
+files are allocated when the gateway is provisioned and written in place: a full disk can stop a download,
+never the save that commits a slot.
+
+One trap remains. When a sync fails, the kernel may forget that the pages were dirty, and reading them back
+shows what the medium never took. So a failed save does not become the newest copy: the next save writes to
+the same half again, and the last copy that is known to be durable stays untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import Limits
+
+from .core.actions import Record
+from .files import forget_cached, medium_failed, pread_all, pwrite_all, sync_folder
+
+MAGIC = b"NBRC"
+FORMAT = 1
+_START = struct.Struct(">4sIQI")
+_DIGEST_BYTES = 32
+_HEADER_BYTES = _START.size + _DIGEST_BYTES
+_PAGE_BYTES = 4096
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """An intact copy. `content` is None if its format is not ours to read."""
+
+    generation: int
+    content: bytes | None
+
+
+class RecordFile:
+    """One record file, open for as long as the object lives."""
+
+    def __init__(self, path: Path, content_bytes_max: int) -> None:
+        """Open a file that `allocate` made. Raises `UsageError` if it is not there."""
+        self._path = path
+        self._content_bytes_max = content_bytes_max
+        self._half_bytes = _half_bytes(content_bytes_max)
+        self._generation = 0
+        self._newest_half: int | None = None
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(
+                Reason.BAD_CONFIG,
+                f"expected the record {path}: {error.strerror}; run `narrowboat-device provision`",
+            ) from None
+
+    @staticmethod
+    def allocate(path: Path, content_bytes_max: int) -> None:
+        """Make room for a record, if it is not there yet. Its content is absent until the first save.
+        Raises `MediumError`.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, 2 * _half_bytes(content_bytes_max))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise medium_failed(f"allocate {path}", error) from error
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self) -> bytes | None:
+        """The content of the newest intact copy, as the medium has it; None if there is none. Raises
+        `MediumError`.
+        """
+        try:
+            forget_cached(self._fd, 0, 0)
+            halves = [pread_all(self._fd, self._half_bytes, half * self._half_bytes) for half in (0, 1)]
+        except OSError as error:
+            raise medium_failed(f"read {self._path}", error) from error
+        copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
+        self._warn_of_damage([half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])])
+        self._newest_half = max(copies, key=lambda half: copies[half].generation, default=1)
+        newest = copies.get(self._newest_half, _Copy(0, None))
+        self._generation = newest.generation
+        if copies and newest.content is None:
+            _log.warning("record %s: a newer agent wrote it, in a format that is unknown here", self._path.name)
+        return newest.content
+
+    def save(self, content: bytes) -> None:
+        """Make `content` the record, durably. Raises `UsageError` before anything is written, or
+        `MediumError`.
+        """
+        if len(content) > self._content_bytes_max:
+            raise UsageError(
+                Reason.TOO_LARGE,
+                f"record {self._path.name}: expected at most {self._content_bytes_max} bytes, got {len(content)}",
+            )
+        if self._newest_half is None:
+            self.load()
+        half, generation = self._newest_half ^ 1 if self._newest_half is not None else 0, self._generation + 1
+        start = _START.pack(MAGIC, FORMAT, generation, len(content))
+        digest = hashlib.sha256(start + content).digest()
+        try:
+            pwrite_all(self._fd, start + digest + content, half * self._half_bytes)
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise medium_failed(f"save {self._path}", error) from error
+        self._newest_half, self._generation = half, generation
+
+    def _is_blank(self, half: bytes) -> bool:
+        return len(half) == self._half_bytes and not any(half)
+
+    def _warn_of_damage(self, damaged: list[int]) -> None:
+        if len(damaged) == 1:
+            _log.warning("record %s: one copy is damaged, the other one counts", self._path.name)
+        elif damaged:
+            _log.warning("record %s: both copies are damaged, so its content is lost", self._path.name)
+
+
+def _half_bytes(content_bytes_max: int) -> int:
+    return -(-(_HEADER_BYTES + content_bytes_max) // _PAGE_BYTES) * _PAGE_BYTES
+
+
+def _read_copy(half: bytes) -> _Copy | None:
+    """The copy in one half, or None if it is not intact."""
+    if len(half) < _HEADER_BYTES:
+        return None
+    magic, form, generation, length = _START.unpack_from(half)
+    content = half[_HEADER_BYTES : _HEADER_BYTES + length]
+    if magic != MAGIC or len(content) != length:
+        return None
+    digest = half[_START.size : _HEADER_BYTES]
+    if hashlib.sha256(half[: _START.size] + content).digest() != digest:
+        return None
+    return _Copy(generation, content if form == FORMAT else None)
+
+
+def record_bytes_max(record: Record, limits: Limits) -> int:
+    """The most that a record holds."""
+    return {
+        Record.JOURNAL: limits.journal_bytes,
+        Record.TRUST: limits.trust_bytes,
+        Record.OUTBOX: limits.outbox_bytes,
+    }[record]
+
+
+def record_path(data_dir: Path, record: Record) -> Path:
+    return data_dir / f"{record}.record"

@@ -1,0 +1,93 @@
+"""The status file: where the agent stands, for programs on this machine.
+
+The agent replaces `status.json` in the data folder whenever something changed, at most five times a second,
+without a sync: it is a view, nothing depends on it, and failing to write it is not worth stopping for.
+`narrowboat-device status` and hooks read it. A field that does not apply is null; `updated_at` is in
+seconds since 1970, by this machine's clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+
+from narrowboat_protocol.errors import MediumError, Reason, UsageError
+
+from .core.actions import ShowStatus
+from .core.events import Now
+from .files import read_bounded, write_atomically
+
+_INTERVAL_S = 0.2
+_STATUS_BYTES_MAX = 16_384
+
+_log = logging.getLogger(__name__)
+
+
+def status_path(data_dir: Path) -> Path:
+    return data_dir / "status.json"
+
+
+class StatusFile:
+    """Writes the status file. Never raises."""
+
+    def __init__(self, path: Path, facts: dict[str, str]) -> None:
+        """`facts` never change while the agent runs; they stand beside the status."""
+        self._path = path
+        self._facts = facts
+        self._shown: ShowStatus | None = None
+        self._links_opened = 0
+        self._is_stale = True
+        self._next_write_s = 0.0
+        self._has_failed = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `flush` again, in monotonic seconds."""
+        return self._next_write_s if self._is_stale else None
+
+    def show(self, status: ShowStatus) -> None:
+        self._shown, self._is_stale = status, True
+
+    def count_link(self) -> None:
+        """A connection to the broker was opened."""
+        self._links_opened += 1
+        self._is_stale = True
+
+    def flush(self, now: Now, *, at_once: bool = False) -> None:
+        """Write what changed, if the last write is long enough ago."""
+        if not self._is_stale or (now.monotonic_s < self._next_write_s and not at_once):
+            return
+        self._is_stale, self._next_write_s = False, now.monotonic_s + _INTERVAL_S
+        shown = {} if self._shown is None else _plain(self._shown)
+        counts = {"links_opened": self._links_opened, "updated_at": now.wall_s}
+        try:
+            write_atomically(self._path, json.dumps(self._facts | shown | counts, indent=1).encode() + b"\n")
+        except MediumError as error:
+            if not self._has_failed:
+                _log.warning("the status file cannot be written: %s", error)
+            self._has_failed = True
+
+
+def read_status(path: Path) -> dict[str, object]:
+    """What the agent wrote last. Raises `UsageError` if it never did."""
+    data = read_bounded(path, _STATUS_BYTES_MAX, "status (has the agent ever run here?)")
+    try:
+        values = json.loads(data)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise UsageError(Reason.BAD_USE, f"{path}: expected a JSON object; start the agent to have it written anew")
+    return values
+
+
+def _plain(status: ShowStatus) -> dict[str, object]:
+    return {field.name: _value(getattr(status, field.name)) for field in dataclasses.fields(status)}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.value if isinstance(value, StrEnum) else value

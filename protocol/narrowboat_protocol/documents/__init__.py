@@ -1,0 +1,94 @@
+"""The documents that the parties sign, one module for each party that signs. docs/narrowboat.cddl describes the same in
+CDDL.
+
+Each class carries its `KIND`, which enters the external AAD of its signatures, and `FORMAT`, the number that stands
+before its content. A format is a closed model; a change of shape is a new format, never an optional reading of an old
+one. The root alone has one format for ever: its keys 16 to 23 are ignored when unknown, yet signed.
+"""
+
+from __future__ import annotations
+
+from .bridge import Ack, Event, EventKind, Reply
+from .delivery import Delivery
+from .device import BootPair, Hello, Hold, Report, SlotInfo
+from .director import Assignment, PayloadReference, Target
+from .operator import (
+    REQUESTS,
+    CampaignAbort,
+    CampaignList,
+    CampaignShow,
+    CampaignStart,
+    Command,
+    DeviceList,
+    DeviceShow,
+    Operator,
+    OperatorRole,
+    Operators,
+    Request,
+    UploadBegin,
+    UploadFinish,
+    Verb,
+)
+from .results import (
+    RESULTS,
+    AttemptSummary,
+    CampaignDetail,
+    CampaignPage,
+    CampaignSummary,
+    DeviceDetail,
+    DevicePage,
+    DeviceSummary,
+    ReleaseSummary,
+    UploadState,
+)
+from .root import BrokerAddress, ComponentRule, Role, RoleName, Root
+from .signed import SignedModel, open_signed, sign_model
+
+__all__ = [
+    "REQUESTS",
+    "RESULTS",
+    "Ack",
+    "Assignment",
+    "AttemptSummary",
+    "BootPair",
+    "BrokerAddress",
+    "CampaignAbort",
+    "CampaignDetail",
+    "CampaignList",
+    "CampaignPage",
+    "CampaignShow",
+    "CampaignStart",
+    "CampaignSummary",
+    "Command",
+    "ComponentRule",
+    "Delivery",
+    "DeviceDetail",
+    "DeviceList",
+    "DevicePage",
+    "DeviceShow",
+    "DeviceSummary",
+    "Event",
+    "EventKind",
+    "Hello",
+    "Hold",
+    "Operator",
+    "OperatorRole",
+    "Operators",
+    "PayloadReference",
+    "ReleaseSummary",
+    "Reply",
+    "Report",
+    "Request",
+    "Role",
+    "RoleName",
+    "Root",
+    "SignedModel",
+    "SlotInfo",
+    "Target",
+    "UploadBegin",
+    "UploadFinish",
+    "UploadState",
+    "Verb",
+    "open_signed",
+    "sign_model",
+]

@@ -1,0 +1,71 @@
+"""What a bridge says. Signed by an online bridge key that the root names."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ..errors import Reason
+from ..model import as_enum, key
+from ..states import State
+from .device import BootPair
+from .fields import Counter, Digest, Name, Nonce, Seconds, Size, Text
+from .signed import SignedModel
+
+
+class Ack(SignedModel):
+    """Everything up to `pair` is stored. Only this, not the broker's PUBACK, lets a device forget a terminal report."""
+
+    KIND: ClassVar[str] = "ack"
+
+    device: Name = key(1)
+    pair: BootPair = key(2)
+    challenge: Nonce = key(3)
+    """Made anew for each Ack; the next hello answers it."""
+
+
+class Reply(SignedModel):
+    """The outcome of one command. `result` is the document that docs/protocol.md names for the verb."""
+
+    KIND: ClassVar[str] = "reply"
+
+    request_id: Nonce = key(1)
+    reason: Annotated[Reason, as_enum(Reason)] | None = key(2, None)
+    """Absent if the command was carried out."""
+    message: Text | None = key(3, None)
+    result: dict[Annotated[int, Field(ge=0, lt=24)], object] | None = key(4, None)
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    DEVICE_SEEN = "device_seen"
+    REPORT = "report"
+    CAMPAIGN_STARTED = "campaign_started"
+    CAMPAIGN_ENDED = "campaign_ended"
+    RELEASE_ADDED = "release_added"
+    COMMAND = "command"
+    ALARM = "alarm"
+
+
+class Event(SignedModel):
+    """Something that happened, for everyone who watches. A gap in `sequence` says that something was missed."""
+
+    KIND: ClassVar[str] = "event"
+
+    sequence: Counter = key(1)
+    at: Seconds = key(2)
+    kind: Annotated[EventKind, as_enum(EventKind)] = key(3)
+    device: Name | None = key(4, None)
+    campaign: Name | None = key(5, None)
+    release: Digest | None = key(6, None)
+    state: Annotated[State, as_enum(State)] | None = key(7, None)
+    hold: Text | None = key(8, None)
+    done_bytes: Size | None = key(9, None)
+    total_bytes: Size | None = key(10, None)
+    wire_bytes: Size | None = key(11, None)
+    reason: Text | None = key(12, None)
+    operator: Name | None = key(13, None)
+    detail: Text | None = key(14, None)

@@ -1,0 +1,35 @@
+"""Field types that several documents share, each with its bound."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from ..topics import NAME_PATTERN
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""A device, operator, claim, component, slot or campaign: `[a-z0-9-]{1,64}`."""
+
+Counter = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""A number that only grows. Below 2^53, so that every language can hold it."""
+
+Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
+"""Seconds since 1970-01-01T00:00:00Z."""
+
+Size = Annotated[int, Field(ge=0, lt=1 << 40)]
+"""A number of bytes."""
+
+Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+"""A SHA-256 digest."""
+
+Nonce = Annotated[bytes, Field(min_length=16, max_length=16)]
+Uuid = Annotated[bytes, Field(min_length=16, max_length=16)]
+Version = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+"""A version for people; nothing is decided by it."""
+
+Text = Annotated[str, StringConstraints(max_length=500)]
+"""A sentence for people, bounded."""
+
+Certificate = Annotated[bytes, Field(min_length=1, max_length=4096)]
+"""One X.509 certificate in DER."""

@@ -1,0 +1,177 @@
+"""Operators: who they are, signed by admin keys, and what they command, signed by their own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import model_validator
+
+from ..errors import DocumentError
+from ..keys import PublicKey, public_key_from_cbor
+from ..model import AS_TUPLE, Document, as_enum, key
+from .director import Window
+from .fields import Counter, Digest, Name, Nonce, Seconds, Size
+from .signed import SignedModel
+
+
+class OperatorRole(StrEnum):
+    """What an operator may do: look, or steer as well."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+class Operator(Document):
+    """One person or program. The name is the common name of its certificate, so that topic and signature agree."""
+
+    name: Name = key(1)
+    cose_key: dict[int, object] = key(2)
+    role: Annotated[OperatorRole, as_enum(OperatorRole)] = key(3)
+
+    @model_validator(mode="after")
+    def _readable_key(self) -> Self:
+        try:
+            public_key_from_cbor(self.cose_key)
+        except DocumentError:
+            raise ValueError("cose_key must be a COSE_Key of Ed25519 or P-256") from None
+        return self
+
+    @property
+    def public_key(self) -> PublicKey:
+        return public_key_from_cbor(self.cose_key)
+
+
+class Operators(SignedModel):
+    """Everyone who may command the fleet."""
+
+    KIND: ClassVar[str] = "operators"
+
+    version: Counter = key(1)
+    operators: Annotated[tuple[Operator, ...], AS_TUPLE] = key(2, min_length=1, max_length=256)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({operator.name for operator in self.operators}) != len(self.operators):
+            raise ValueError("each operator must stand here once")
+        return self
+
+    def find(self, name: str) -> Operator | None:
+        return next((operator for operator in self.operators if operator.name == name), None)
+
+
+class Verb(StrEnum):
+    """What a command asks for."""
+
+    DEVICE_LIST = "device_list"
+    DEVICE_SHOW = "device_show"
+    CAMPAIGN_START = "campaign_start"
+    CAMPAIGN_SHOW = "campaign_show"
+    CAMPAIGN_LIST = "campaign_list"
+    CAMPAIGN_ABORT = "campaign_abort"
+    UPLOAD_BEGIN = "upload_begin"
+    UPLOAD_FINISH = "upload_finish"
+
+
+class Request(Document):
+    """Base of the arguments of a verb. `STEERS` says whether the verb changes anything."""
+
+    STEERS: ClassVar[bool] = True
+
+
+class DeviceList(Request):
+    """A page of devices in order of name."""
+
+    STEERS: ClassVar[bool] = False
+    after: Name | None = key(1, None)
+    limit: int = key(2, 100, ge=1, le=200)
+
+
+class DeviceShow(Request):
+    STEERS: ClassVar[bool] = False
+    device: Name = key(1)
+
+
+class CampaignStart(Request):
+    """Bring a release to devices. Repeating it with the same name and content changes nothing."""
+
+    campaign: Name = key(1)
+    release: Digest = key(2)
+    devices: Annotated[tuple[Name, ...], AS_TUPLE] | None = key(3, None, min_length=1, max_length=1000)
+    """Absent means every device of the release's hardware classes, now and while the campaign runs."""
+    reboot_windows: Annotated[tuple[Window, ...], AS_TUPLE] = key(4, (), max_length=8)
+    byte_budget: Size | None = key(5, None)
+
+
+class CampaignShow(Request):
+    STEERS: ClassVar[bool] = False
+    campaign: Name = key(1)
+    after: Name | None = key(2, None)
+    """Show attempts of devices after this name."""
+    limit: int = key(3, 100, ge=1, le=200)
+
+
+class CampaignList(Request):
+    STEERS: ClassVar[bool] = False
+
+
+class CampaignAbort(Request):
+    campaign: Name = key(1)
+
+
+class UploadBegin(Request):
+    """Announce a release file, or ask how much of it has arrived: the answer is an UploadState."""
+
+    digest: Digest = key(1)
+    """SHA-256 of the whole release file."""
+    size: Size = key(2)
+
+
+class UploadFinish(Request):
+    """All blocks are sent: verify the release file and add it to the store."""
+
+    digest: Digest = key(1)
+
+
+REQUESTS: dict[Verb, type[Request]] = {
+    Verb.DEVICE_LIST: DeviceList,
+    Verb.DEVICE_SHOW: DeviceShow,
+    Verb.CAMPAIGN_START: CampaignStart,
+    Verb.CAMPAIGN_SHOW: CampaignShow,
+    Verb.CAMPAIGN_LIST: CampaignList,
+    Verb.CAMPAIGN_ABORT: CampaignAbort,
+    Verb.UPLOAD_BEGIN: UploadBegin,
+    Verb.UPLOAD_FINISH: UploadFinish,
+}
+
+
+class Command(SignedModel):
+    """One request of one operator. The request id makes it happen once; the expiry bounds how long a copy of it is
+    worth anything.
+    """
+
+    KIND: ClassVar[str] = "command"
+
+    operator: Name = key(1)
+    request_id: Nonce = key(2)
+    issued_at: Seconds = key(3)
+    expires_at: Seconds = key(4)
+    verb: Annotated[Verb, as_enum(Verb)] = key(5)
+    arguments: dict[int, Any] = key(6)
+
+    @property
+    def request(self) -> Request:
+        """The arguments as the verb's document. Raises `DocumentError`."""
+        return REQUESTS[self.verb].from_cbor(self.arguments)
+
+    @classmethod
+    def of(cls, request: Request, *, operator: str, request_id: bytes, issued_at: int, expires_at: int) -> Command:
+        verb = next(verb for verb, kind in REQUESTS.items() if kind is type(request))
+        return cls(
+            operator=operator,
+            request_id=request_id,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            verb=verb,
+            arguments=request.to_cbor(),
+        )

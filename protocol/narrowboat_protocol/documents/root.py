@@ -1,0 +1,106 @@
+"""The root: who may sign what, and where the broker is. Signed by k of n offline root keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
+
+from ..errors import DocumentError
+from ..keys import PublicKey, public_key_from_cbor
+from ..model import AS_TUPLE, Document, as_enum, key
+from .fields import Certificate, Counter, Name, Seconds, Uuid
+from .signed import SignedModel
+
+
+class RoleName(StrEnum):
+    """Who signs which documents. A key has one role."""
+
+    ROOT = "root"
+    RELEASE = "release"
+    DIRECTOR = "director"
+    BRIDGE = "bridge"
+    ADMIN = "admin"
+
+
+class Role(Document):
+    """The keys of one role, by thumbprint, and how many of them must sign."""
+
+    name: Annotated[RoleName, as_enum(RoleName)] = key(1)
+    threshold: int = key(2, ge=1, le=16)
+    kids: Annotated[tuple[Annotated[bytes, Field(min_length=32, max_length=32)], ...], AS_TUPLE] = key(
+        3, min_length=1, max_length=16
+    )
+    components: Annotated[tuple[Name, ...], AS_TUPLE] | None = key(4, None, max_length=32)
+    """Release role: the only components that it may sign for; absent means any."""
+    class_ids: Annotated[tuple[Uuid, ...], AS_TUPLE] | None = key(5, None, max_length=32)
+    """Release role: the only hardware classes that it may sign for; absent means any."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if len(set(self.kids)) != len(self.kids) or self.threshold > len(self.kids):
+            raise ValueError("kids must be distinct and at least as many as the threshold")
+        return self
+
+
+class ComponentRule(Document):
+    """What the owner demands of releases of one component."""
+
+    component: Name = key(1)
+    epoch: Counter = key(2)
+    """Releases of any other epoch are refused, so that raising it retires all older releases."""
+    minimum_sequence: Counter = key(3)
+
+
+class BrokerAddress(Document):
+    """Where devices find the broker."""
+
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = key(1)
+    port: int = key(2, ge=1, le=65535)
+
+
+class Root(SignedModel):
+    """One version of the root. Version N+1 is believed if the thresholds of N and of N+1 signed it (TUF 1.0.34, section
+    5.3).
+    """
+
+    KIND: ClassVar[str] = "root"
+    _ignored_keys: ClassVar[range] = range(16, 24)
+
+    version: int = key(1, ge=1, lt=1 << 32)
+    expires_at: Seconds = key(2)
+    keys: Annotated[tuple[dict[int, object], ...], AS_TUPLE] = key(3, min_length=1, max_length=64)
+    """COSE_Keys; a role names them by thumbprint."""
+    roles: Annotated[tuple[Role, ...], AS_TUPLE] = key(4, min_length=5, max_length=5)
+    components: Annotated[tuple[ComponentRule, ...], AS_TUPLE] = key(5, min_length=1, max_length=32)
+    broker_anchors: Annotated[tuple[Certificate, ...], AS_TUPLE] = key(6, (), max_length=4)
+    broker_addresses: Annotated[tuple[BrokerAddress, ...], AS_TUPLE] = key(7, (), max_length=8)
+
+    _public_keys: dict[bytes, PublicKey] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        try:
+            public = [public_key_from_cbor(value) for value in self.keys]
+        except DocumentError:
+            raise ValueError("keys must be COSE_Keys of Ed25519 or P-256") from None
+        self._public_keys.update({item.kid: item for item in public})
+        named = [kid for role in self.roles for kid in role.kids]
+        if len(self._public_keys) != len(public) or sorted(named) != sorted(self._public_keys):
+            raise ValueError("each key must stand in exactly one role, once")
+        if {role.name for role in self.roles} != set(RoleName):
+            raise ValueError("each role must stand here once")
+        if len({rule.component for rule in self.components}) != len(self.components):
+            raise ValueError("each component must stand here once")
+        return self
+
+    def role(self, name: RoleName) -> Role:
+        return next(role for role in self.roles if role.name is name)
+
+    def role_keys(self, name: RoleName) -> Mapping[bytes, PublicKey]:
+        return {kid: self._public_keys[kid] for kid in self.role(name).kids}
+
+    def component_rule(self, component: str) -> ComponentRule | None:
+        return next((rule for rule in self.components if rule.component == component), None)

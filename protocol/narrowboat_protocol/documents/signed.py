@@ -1,0 +1,55 @@
+"""Signing a model and opening a signed one: the only way from bytes to a believed document.
+
+`open_signed` checks size, outer shape, format and signatures, and only then reads the content, so that nothing unsigned
+is ever parsed as a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, TypeVar
+
+from ..cose import SignedDocument, document_aad, sign_document, verify_signatures
+from ..errors import DocumentError, Reason
+from ..keys import PublicKey, Signer
+from ..limits import DEFAULT_LIMITS, Limits
+from ..model import Document
+
+
+class SignedModel(Document):
+    """A document that travels signed."""
+
+    KIND: ClassVar[str]
+    FORMAT: ClassVar[int] = 1
+
+
+SignedT = TypeVar("SignedT", bound=SignedModel)
+
+
+def sign_model(document: SignedModel, fleet_id: bytes, signers: Iterable[Signer]) -> bytes:
+    """Encode and sign a document; the result is what travels."""
+    return sign_document(document.encode(), document.FORMAT, document.KIND, fleet_id, signers).encode()
+
+
+def open_signed(
+    kind: type[SignedT],
+    data: bytes | SignedDocument,
+    *,
+    fleet_id: bytes,
+    keys: Mapping[bytes, PublicKey],
+    threshold: int = 1,
+    limits: Limits = DEFAULT_LIMITS,
+) -> SignedT:
+    """Return the document in `data` if at least `threshold` of `keys` signed it as this kind, in this fleet.
+
+    Raises `EncodingError`, `DocumentError` or `TrustError`.
+    """
+    signed = data if isinstance(data, SignedDocument) else SignedDocument.decode(data, limits)
+    if signed.format != kind.FORMAT:
+        raise DocumentError(
+            Reason.UNKNOWN_FORMAT,
+            f"{kind.__name__}: expected format {kind.FORMAT}, got {signed.format}; update this side",
+        )
+    aad = document_aad(kind.KIND, signed.format, fleet_id)
+    verify_signatures(signed.content, signed.signatures, keys=keys, threshold=threshold, external_aad=aad)
+    return kind.decode(signed.content, max_bytes=limits.document_bytes_max)

@@ -1,0 +1,140 @@
+"""The base of every document: a closed pydantic model whose fields travel under small integer keys.
+
+A field declares its key with `key(n)`; on the wire the document is a map from those integers to values, keys below 24
+so that each costs one byte and sorts alike in every CBOR library. Absent optional fields are left out, never sent as
+null. Nested models work the same way, recursively. Models are strict (no value is converted), frozen, and refuse fields
+that they do not know, save where a model says otherwise.
+
+pydantic's own errors quote the input. Input may be secret or hostile, so only the place and the kind of a fault leave
+this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticUndefined
+
+from .cbor import decode, encode
+from .errors import DocumentError, Reason
+from .limits import DEFAULT_LIMITS
+
+_WIRE_KEY = "wire_key"
+_FROM_WIRE = {"wire": True}
+
+AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""Lets a strict tuple field take the list that CBOR decodes an array to."""
+
+
+def as_enum(kind: type[Enum]) -> BeforeValidator:
+    """Lets a strict enum field take the plain value that travels on the wire."""
+    members = {member.value: member for member in kind}
+
+    def convert(value: Any) -> Any:
+        return members.get(value, value) if isinstance(value, (str, int)) else value
+
+    return BeforeValidator(convert)
+
+
+def key(number: int, default: Any = PydanticUndefined, **constraints: Any) -> Any:
+    """Declare a field that travels under the integer `number` (0 to 23); `constraints` are pydantic's."""
+    if not 0 <= number < 24:
+        raise ValueError(f"expected a wire key from 0 to 23, got {number}")
+    return Field(default, json_schema_extra={_WIRE_KEY: number}, **constraints)
+
+
+class Document(BaseModel):
+    """Base class of everything that is a map on the wire."""
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        use_enum_values=False,
+    )
+
+    _ignored_keys: ClassVar[range] = range(0)
+    """Wire keys that are signed and stored but may be unknown to this version (the root's 16 to 23)."""
+
+    _by_key: ClassVar[dict[int, str]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        by_key: dict[int, str] = {}
+        for name, info in cls.model_fields.items():
+            extra = cast(Mapping[str, Any], info.json_schema_extra or {})
+            if _WIRE_KEY not in extra or extra[_WIRE_KEY] in by_key:
+                raise TypeError(f"{cls.__name__}.{name}: expected a wire key of its own, declared with key()")
+            by_key[extra[_WIRE_KEY]] = name
+        cls._by_key = by_key
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_keys(cls, value: Any, info: ValidationInfo) -> Any:
+        """Turn a map with integer keys, as it comes from the wire, into one with field names.
+
+        On the wire a field has one spelling only: its integer key, and no null for what is absent.
+        """
+        if not info.context or not isinstance(value, Mapping):
+            return value
+        named: dict[str, object] = {}
+        for number, item in value.items():
+            if isinstance(number, bool) or not isinstance(number, int) or item is None:
+                raise PydanticCustomError("wire_form", "expected integer keys and no null")
+            if number in cls._by_key or number not in cls._ignored_keys:
+                named[cls._by_key.get(number, f"key {number}")] = item
+        return named
+
+    def to_cbor(self) -> dict[int, object]:
+        """Return the document as a map with integer keys, absent fields left out."""
+        values = ((number, getattr(self, name)) for number, name in self._by_key.items())
+        return {number: _plain(value) for number, value in values if value is not None}
+
+    def encode(self) -> bytes:
+        return encode(self.to_cbor())
+
+    @classmethod
+    def decode(cls, data: bytes, *, max_bytes: int = DEFAULT_LIMITS.document_bytes_max) -> Self:
+        """Read one document. Raises `EncodingError` or `DocumentError`."""
+        return cls.from_cbor(decode(data, max_bytes=max_bytes))
+
+    @classmethod
+    def from_cbor(cls, value: object) -> Self:
+        """Read one document from what CBOR decoded to. Raises `DocumentError` that names the place, never the value."""
+        if not isinstance(value, Mapping):
+            raise DocumentError(Reason.BAD_DOCUMENT, f"{cls.__name__}: expected a map with integer keys")
+        try:
+            return cls.model_validate(value, context=_FROM_WIRE)
+        except ValidationError as error:
+            raise DocumentError(Reason.BAD_DOCUMENT, f"{cls.__name__}: {_describe(error)}") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Document):
+        return value.to_cbor()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _describe(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    places = (".".join(str(part) for part in fault["loc"]) or "document" for fault in faults[:3])
+    return "; ".join(f"{place}: {fault['type']}" for place, fault in zip(places, faults, strict=False))

@@ -1,0 +1,38 @@
+"""The payload format: one file that encodes an image for the wire, readable in ranges and in order.
+
+`codecs` bounds what a frame may do, `head` says where frames lie, `writer` makes payloads and `reader`
+turns them back into an image.
+"""
+
+from __future__ import annotations
+
+from .codecs import Codec, available_codecs
+from .head import (
+    HEAD_START_BYTES,
+    Frame,
+    Head,
+    Kind,
+    encode_head,
+    measure_head,
+    parse_head,
+    payload_bytes_max,
+)
+from .reader import FrameStream, decode_frame
+from .writer import PayloadWriter, Prologue
+
+__all__ = [
+    "HEAD_START_BYTES",
+    "Codec",
+    "Frame",
+    "FrameStream",
+    "Head",
+    "Kind",
+    "PayloadWriter",
+    "Prologue",
+    "available_codecs",
+    "decode_frame",
+    "encode_head",
+    "measure_head",
+    "parse_head",
+    "payload_bytes_max",
+]
