@@ -48,7 +48,12 @@ class Gateway:
     """One gateway of `fleet`. Switched on by `power_on`."""
 
     def __init__(
-        self, fleet: FleetKit, name: str = "gw-1", slot_bytes: int = 64 * 1024, limits: Limits = SMALL, **changes: object
+        self,
+        fleet: FleetKit,
+        name: str = "gw-1",
+        slot_bytes: int = 64 * 1024,
+        limits: Limits = SMALL,
+        **changes: object,
     ) -> None:
         self.fleet = fleet
         self.device = fleet.device(name)
@@ -73,7 +78,7 @@ class Gateway:
             **changes,  # type: ignore[arg-type]  # names of fields, given by tests
         )
         self.slots = {"a": bytearray(b"old" + bytes(slot_bytes - 3)), "b": bytearray(b"\xa5" * slot_bytes)}
-        self.records: dict[ac.Record, bytes | None] = dict.fromkeys(ac.Record)
+        self.records: dict[ac.Record, bytes | None] = dict.fromkeys(ac.Record, b"")
         self.envelopes: dict[str, bytes] = {}
         self.boot = ev.BootStatus("a", bytes(15) + b"\x01", "a", None, 0, frozenset({"a"}))
         self.payloads: dict[bytes, bytes] = {}
@@ -81,11 +86,13 @@ class Gateway:
         self.tamper: Tamper = lambda _, data: data
         self.fail_next: dict[type[ac.Action], Reason] = {}
         self.fetching = True
+        self.reading_back = True
         self.now = ev.Now(1000.0, NOW)
         self.actions: list[ac.Action] = []
         self.rebooting = False
         self.counter = 0
         self._queue: deque[ev.Event] = deque()
+        self._withheld: list[ac.Action] = []
         self.power_on()
 
     # What happens to it.
@@ -95,9 +102,7 @@ class Gateway:
         self._queue.clear()
         self.rebooting = False
         drawn = iter(range(1, 1 << 30))
-        self.agent = Agent(
-            self.settings, self.device.key, lambda size: next(drawn).to_bytes(size, "big"), self.limits
-        )
+        self.agent = Agent(self.settings, self.device.key, lambda size: next(drawn).to_bytes(size, "big"), self.limits)
         self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes)))
 
     def power_cycle(self, *, crashes: bool = False) -> None:
@@ -115,6 +120,17 @@ class Gateway:
         else:
             self.boot = replace(boot, running=boot.primary, boot_id=boot_id)
         self.power_on()
+
+    def read_back(self) -> None:
+        """Let read-backs happen again, those that were withheld first."""
+        self.reading_back = True
+        withheld, self._withheld = self._withheld, []
+        self._perform(withheld)
+        self.give(ev.TimeReached())
+
+    def linger(self) -> None:
+        """The system was told to reboot and has not gone down yet."""
+        self.rebooting = False
 
     def connect(self) -> None:
         self.give(ev.LinkOpened())
@@ -201,6 +217,8 @@ class Gateway:
                 self._queue.append(ev.SlotSynced(token))
             case ac.HashSlot(slot, tree, first_chunk, chunk_count):
                 self._queue.append(ev.SlotHashed(first_chunk, self._leaves(slot, tree, first_chunk, chunk_count)))
+            case ac.ReadBackSlot() if not self.reading_back:
+                self._withheld.append(action)
             case ac.ReadBackSlot(slot, tree):
                 builder = TreeBuilder(self.limits)
                 builder.update(self.slots[slot][: tree.length])
@@ -219,7 +237,10 @@ class Gateway:
                 self._answer(action)
             case ac.Reboot():
                 self.rebooting = True
-            case ac.MarkUnbootable() | ac.ArmTrial() | ac.CommitSlot() | ac.RestoreBoot():
+            case ac.CommitSlot(slot):
+                self._set_boot(action)
+                self._queue.append(ev.SlotCommitted(slot))
+            case ac.MarkUnbootable() | ac.ArmTrial() | ac.RestoreBoot():
                 self._set_boot(action)
             case ac.Publish() | ac.ShowStatus() | ac.Log():
                 pass

@@ -126,7 +126,7 @@ class ArmTrial:
 
 @dataclass(frozen=True, slots=True)
 class CommitSlot:
-    """The slot is good and boots from now on; the trial ends. Read back."""
+    """The slot is good and boots from now on; the trial ends. Read back; answered by `SlotCommitted`."""
 
     slot: str
 

@@ -109,6 +109,8 @@ class Agent:
                 return life.download_event(lambda download: download.slot_hashed(first_chunk, leaves), now)
             case ev.SlotReadBack(layer, image_sha256):
                 return life.download_event(lambda download: download.read_back(layer, image_sha256), now)
+            case ev.SlotCommitted(slot):
+                return life.slot_committed(slot, now)
             case ev.HookFinished(hook, outcome, output):
                 return life.hook_finished(hook, outcome, output, now)
             case ev.ActionFailed(action, reason, message):
@@ -151,7 +153,7 @@ class Agent:
         return [
             Log(f"{record}: expected a record, found none that can be read; going on without it", warning=True)
             for record, value in found.items()
-            if value is None
+            if value is None and records[record] != b""
         ]
 
     def _sequence_beside(self, slot: str) -> int:
@@ -186,10 +188,18 @@ class Agent:
             time_floor=max(trust.time_floor, assignment.issued_at),
         )
         attempt = self._lifecycle.attempt
-        if attempt is not None and attempt.active and not self._lifecycle.abortable:
+        if self._must_wait(assignment):
+            assert attempt is not None
             parked = self._memory.save_parked(data)
             return [accepted, parked, *self._voice.too_late(attempt, assignment.counter, now)]
         return [accepted, *self._act_on(assignment, delivery, now)]
+
+    def _must_wait(self, assignment: Assignment) -> bool:
+        """Whether an attempt for something else is past the point of no return."""
+        attempt = self._lifecycle.attempt
+        if attempt is None or not attempt.active or self._lifecycle.abortable:
+            return False
+        return all(target.release != attempt.release for target in assignment.targets)
 
     def _act_on_parked(self, now: Now) -> list[Action]:
         """Once the attempt that could not be ended has ended, act on the newest assignment that came meanwhile."""
@@ -273,7 +283,10 @@ class Agent:
                 raise TrustError(
                     Reason.MISSING_RELEASE, "the delivery lacks the envelope of the release that it assigns"
                 )
-            image = self._image_of(self._open_release(attempt.envelope))
+            release = self._open_release(attempt.envelope)
+            image = self._image_of(release)
+            if self._slot_release(self._voice.running_slot) == release.digest:
+                return self._lifecycle.already_runs(attempt, image, now)
             size_max = next(slot.size_bytes for slot in self._settings.slots if slot.name == attempt.slot)
             if image.size_bytes > size_max:
                 raise TrustError(
@@ -305,6 +318,9 @@ class Agent:
     def _inactive_slot(self) -> str:
         running = self._voice.running_slot
         return next(slot.name for slot in self._settings.slots if slot.name != running)
+
+    def _slot_release(self, slot: str) -> bytes | None:
+        return next(info.release for info in self._voice.slots if info.name == slot)
 
     def _slot_infos(self) -> tuple[SlotInfo, ...]:
         return tuple(self._slot_info(slot.name, slot.size_bytes) for slot in self._settings.slots)

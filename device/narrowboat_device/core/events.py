@@ -41,7 +41,10 @@ class BootStatus:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The agent process began. `records` are the newest valid copies, or None where no copy could be read."""
+    """The agent process began.
+
+    `records` are the newest valid copies: empty where none was ever written, None where no copy can be read.
+    """
 
     boot: BootStatus
     records: dict[Record, bytes | None]
@@ -121,6 +124,13 @@ class SlotReadBack:
     image_sha256: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SlotCommitted:
+    """`CommitSlot` was carried out and read back."""
+
+    slot: str
+
+
 class HookOutcome(Enum):
     """What an executable of the integrator said, by its exit status: 0, 21, anything else or no answer in time."""
 
@@ -164,6 +174,7 @@ Event = (
     | SlotSynced
     | SlotHashed
     | SlotReadBack
+    | SlotCommitted
     | HookFinished
     | ActionFailed
     | TimeReached

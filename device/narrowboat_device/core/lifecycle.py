@@ -162,7 +162,8 @@ class Lifecycle:
                 "path": attempt.path,
             }
         )
-        self._wait = None
+        if merged.state is not State.ON_TRIAL:
+            self._wait = None
         actions: list[Action] = [self._memory.save_attempt(merged), *self._report(now)]
         if merged.state is State.OFFERED:
             actions += self._ask(Hook.DOWNLOAD)
@@ -177,6 +178,12 @@ class Lifecycle:
         self._image = None
         self._memory.journal = self._memory.journal.model_copy(update={"attempt": attempt})
         return self.end(State.REJECTED, error.reason, str(error), now)
+
+    def already_runs(self, attempt: Attempt, image: Image, now: Now) -> list[Action]:
+        """The release that is assigned is the one that runs and was committed: there is nothing to do but to say so."""
+        self._image = image
+        self._memory.journal = self._memory.journal.model_copy(update={"attempt": attempt})
+        return self.end(State.SUCCEEDED, None, "runs already", now)
 
     def abort(self, reason: Reason, now: Now) -> list[Action]:
         """End an attempt that may still be ended: the slot stays unbootable, the boot order is as it was."""
@@ -221,6 +228,12 @@ class Lifecycle:
         if outcome is HookOutcome.FAILED:
             return self.end(State.FAILED, Reason.HOOK_FAILED, output, now)
         return self._begin_download(attempt, now) if hook is Hook.DOWNLOAD else self._reboot(attempt, now)
+
+    def slot_committed(self, slot: str, now: Now) -> list[Action]:
+        attempt = self.attempt
+        if attempt is None or attempt.state is not State.ON_TRIAL or attempt.slot != slot:
+            return []
+        return self._finish_commit(attempt, now)
 
     def download_event(self, deliver: Callable[[Download], list[Action]], now: Now) -> list[Action]:
         """Give the download an event, then do what its new condition asks for."""
@@ -386,7 +399,7 @@ class Lifecycle:
 
     def _health_answered(self, attempt: Attempt, outcome: HookOutcome, output: str, now: Now) -> list[Action]:
         if outcome is HookOutcome.GO_ON:
-            return [CommitSlot(attempt.slot), *self._finish_commit(attempt, now)]
+            return [CommitSlot(attempt.slot)]
         if self._health_until_s is None or now.monotonic_s >= self._health_until_s:
             return self._trial_failed(Reason.HEALTH_CHECK_FAILED, output, now)
         retry_s = min(now.monotonic_s + self._settings.health_retry_s, self._health_until_s)

@@ -128,7 +128,7 @@ RecordT = TypeVar("RecordT", Journal, TrustRecord, Outbox)
 
 def read_record(kind: type[RecordT], content: bytes | None) -> RecordT | None:
     """The record in `content`, or None if there is none or it cannot be read; the caller says what was lost."""
-    if content is None:
+    if not content:
         return None
     try:
         return kind.decode(content, max_bytes=DEFAULT_LIMITS.journal_bytes)

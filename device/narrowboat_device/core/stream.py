@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.topics import Channel
@@ -39,7 +40,10 @@ class Request:
 
 
 class ByteStream:
-    """Brings stretches of one payload in order."""
+    """Brings stretches of one payload in order, which must ascend.
+
+    What came early counts against the window only for new bytes: the block that all of it waits for is always asked for.
+    """
 
     __slots__ = ("_again", "_early", "_limits", "_outstanding", "_stretches", "_to_ask", "_window")
 
@@ -50,8 +54,8 @@ class ByteStream:
         """What is still to be handed out, as (offset, end)."""
         self._to_ask: deque[Range] = deque()
         """What was never asked for, as (offset, end)."""
-        self._again: deque[tuple[int, int, int]] = deque()
-        """Blocks to ask for again: offset, length, tries so far."""
+        self._again: list[tuple[int, int, int]] = []
+        """A heap of blocks to ask for again, the one that is needed first on top: offset, length, tries so far."""
         self._outstanding: dict[int, _Outstanding] = {}
         self._early: dict[int, bytes | memoryview] = {}
 
@@ -82,19 +86,19 @@ class ByteStream:
 
     def link_lost(self) -> None:
         """What is outstanding will not come any more."""
-        for offset, block in sorted(self._outstanding.items()):
-            self._again.append((offset, block.length, 0))
+        for offset, block in self._outstanding.items():
+            heappush(self._again, (offset, block.length, 0))
         self._outstanding.clear()
         self._window.link_lost()
 
     def requests(self, now_s: float) -> list[Request]:
         """What to ask for now. Call after every event; it answers with nothing while the window is full."""
         self._find_late(now_s)
-        room = self._window.blocks - len(self._outstanding) - len(self._early)
+        room = self._window.blocks - len(self._outstanding)
         if room < max(1, self._window.blocks // 4) and self._outstanding:
             return []
         requests = [request for request in (self._ask_again(room, now_s),) if request is not None]
-        room -= sum(len(request.ranges) for request in requests)
+        room = self._window.blocks - len(self._outstanding) - len(self._early)
         while room > 0 and self._to_ask:
             request, count = self._ask_new(room, now_s)
             requests.append(request)
@@ -127,7 +131,7 @@ class ByteStream:
         late = [offset for offset, block in self._outstanding.items() if block.sent_at_s <= late_before_s]
         for offset in late:
             block = self._outstanding.pop(offset)
-            self._again.append((offset, block.length, block.tries))
+            heappush(self._again, (offset, block.length, block.tries))
         if late:
             self._window.was_late()
 
@@ -136,7 +140,7 @@ class ByteStream:
         count = min(room, len(self._again), self._limits.ranges_per_request_max)
         if count <= 0:
             return None
-        blocks = [self._again.popleft() for _ in range(count)]
+        blocks = [heappop(self._again) for _ in range(count)]
         for offset, length, tries in blocks:
             self._outstanding[offset] = _Outstanding(length, now_s, tries + 1)
         channel = Channel.GET_ANY if max(tries for *_, tries in blocks) >= _TRIES_BEFORE_ANY else Channel.GET

@@ -1,0 +1,712 @@
+"""The agent core as given-when-then: what a gateway does for each thing that happens to it, over a disk and a boot loader in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrowboat_device.core import actions as ac
+from narrowboat_device.core import events as ev
+from narrowboat_device.core.memory import Journal
+from narrowboat_protocol.documents import Delivery
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.payload import Codec, parse_head
+from narrowboat_protocol.states import TABLE, HoldReason, State
+from tests.support.fleet import FleetKit, MadeRelease
+from tests.support.gateway import SMALL, Gateway, sha256_of_slot
+
+IMAGE = bytes(random.Random(1).choices(range(8), k=45_001))
+OTHER_IMAGE = bytes(random.Random(2).choices(range(8), k=39_000))
+
+
+@pytest.fixture(scope="module")
+def fleet() -> FleetKit:
+    return FleetKit.create(limits=SMALL)
+
+
+@pytest.fixture(scope="module")
+def release(fleet: FleetKit) -> MadeRelease:
+    return fleet.make_release(IMAGE, version="2.0.0", sequence=5)
+
+
+@pytest.fixture(scope="module")
+def other(fleet: FleetKit) -> MadeRelease:
+    return fleet.make_release(OTHER_IMAGE, version="3.0.0", sequence=5)
+
+
+@pytest.fixture
+def gateway(fleet: FleetKit) -> Gateway:
+    made = Gateway(fleet)
+    made.connect()
+    return made
+
+
+def brought_to(gateway: Gateway, state: State, release: MadeRelease) -> Gateway:
+    """Assign the release and stop the gateway in `state`, as something that it waits for."""
+    not_now = [ev.HookOutcome.NOT_NOW]
+    match state:
+        case State.OFFERED:
+            gateway.hooks[ac.Hook.DOWNLOAD] = not_now
+        case State.DOWNLOADING:
+            gateway.tamper = lambda offset, data: data if offset < release.head.frames_offset + 9000 else None
+        case State.VERIFYING:
+            gateway.reading_back = False
+        case State.INSTALLED:
+            gateway.hooks[ac.Hook.REBOOT] = not_now
+        case State.ON_TRIAL:
+            gateway.hooks[ac.Hook.HEALTH] = not_now
+    gateway.assign(release)
+    if state is State.REBOOTING:
+        gateway.linger()
+    if state is State.ON_TRIAL:
+        gateway.power_cycle()
+        gateway.connect()
+    assert gateway.state is state
+    return gateway
+
+
+def let_go(gateway: Gateway) -> None:
+    """Take away what `brought_to` put in the way, and let every wait run out."""
+    gateway.hooks.clear()
+    gateway.tamper = lambda _, data: data
+    gateway.read_back()
+    for _ in range(4):
+        gateway.pass_time(60)
+
+
+ABORTABLE = [state for state in State if TABLE[state].abortable]
+ACTIVE = [state for state in State if not state.terminal]
+
+
+def test_an_update_brings_exactly_the_signed_bytes_and_commits(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.NOT_NOW, ev.HookOutcome.GO_ON]
+    gateway.assign(release)
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.pass_time(10)
+
+    assert gateway.state is State.SUCCEEDED
+    assert sha256_of_slot(gateway, "b", len(IMAGE)) == release.image_sha256
+    assert (gateway.boot.primary, gateway.boot.trial) == ("b", None)
+    reported = list(dict.fromkeys(report.state for report in gateway.reports))
+    assert reported == [
+        State.OFFERED,
+        State.DOWNLOADING,
+        State.VERIFYING,
+        State.INSTALLED,
+        State.REBOOTING,
+        State.ON_TRIAL,
+        State.SUCCEEDED,
+    ]
+    assert gateway.report.slot == "b"
+    assert gateway.report.done_bytes == gateway.report.total_bytes == len(IMAGE)
+
+
+def test_every_reported_step_is_one_that_the_table_allows(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.power_cycle()
+
+    states = [report.state for report in gateway.reports]
+    for before, after in zip(states, states[1:], strict=False):
+        assert after is before or after in TABLE[before].followers
+
+
+def _position(gateway: Gateway, matches: Callable[[ac.Action], bool]) -> int:
+    return next(number for number, action in enumerate(gateway.actions) if matches(action))
+
+
+def _journals(action: ac.Action, state: State) -> bool:
+    if not isinstance(action, ac.Save) or action.record is not ac.Record.JOURNAL:
+        return False
+    attempt = Journal.decode(action.content).attempt
+    return attempt is not None and attempt.state is state
+
+
+def test_nothing_is_called_durable_before_what_makes_it_so(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.power_cycle()
+
+    order = [
+        _position(gateway, lambda action: isinstance(action, ac.MarkUnbootable)),
+        _position(gateway, lambda action: isinstance(action, ac.WriteChunks)),
+        _position(gateway, lambda action: isinstance(action, ac.ReadBackSlot)),
+        _position(gateway, lambda action: isinstance(action, ac.SaveEnvelope) and action.envelope is not None),
+        _position(gateway, lambda action: _journals(action, State.INSTALLED)),
+        _position(gateway, lambda action: isinstance(action, ac.ArmTrial)),
+        _position(gateway, lambda action: _journals(action, State.REBOOTING)),
+        _position(gateway, lambda action: isinstance(action, ac.Reboot)),
+        _position(gateway, lambda action: _journals(action, State.ON_TRIAL)),
+        _position(gateway, lambda action: isinstance(action, ac.CommitSlot)),
+        _position(gateway, lambda action: isinstance(action, ac.Save) and action.record is ac.Record.OUTBOX),
+        _position(gateway, lambda action: _journals(action, State.SUCCEEDED)),
+    ]
+    assert order == sorted(order)
+
+
+def test_the_journal_never_counts_a_chunk_that_is_not_synced(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+
+    written = promised = 0
+    for action in gateway.actions:
+        match action:
+            case ac.WriteChunks(_, offset, data):
+                written = offset + len(data)
+            case ac.SyncSlot():
+                promised = written
+            case ac.Save(ac.Record.JOURNAL, content):
+                attempt = Journal.decode(content).attempt
+                assert attempt is not None
+                assert min(attempt.next_chunk << SMALL.log2_chunk_size, len(IMAGE)) <= promised
+
+
+@pytest.mark.parametrize("state", ABORTABLE)
+def test_an_abort_before_the_boot_switch_leaves_the_running_slot_as_the_only_one(
+    gateway: Gateway, release: MadeRelease, state: State
+) -> None:
+    brought_to(gateway, state, release).assign()
+
+    assert gateway.state is State.ABORTED
+    assert (gateway.report.state, gateway.report.reason) == (State.ABORTED, Reason.WITHDRAWN)
+    assert (gateway.boot.primary, gateway.boot.trial, gateway.boot.bootable) == ("a", None, {"a"})
+    let_go(gateway)
+    assert gateway.state is State.ABORTED
+
+
+@pytest.mark.parametrize("state", [State.REBOOTING, State.ON_TRIAL])
+def test_an_abort_after_the_boot_switch_is_answered_with_too_late_and_changes_nothing(
+    gateway: Gateway, release: MadeRelease, state: State
+) -> None:
+    brought_to(gateway, state, release).assign()
+
+    assert gateway.state is state
+    assert gateway.report.parked == gateway.counter
+    gateway.hooks.clear()
+    if state is State.REBOOTING:
+        gateway.power_cycle()
+    gateway.pass_time(60)
+    assert gateway.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_a_second_assignment_wins_in_every_state_at_once_or_after_the_end(
+    gateway: Gateway, release: MadeRelease, other: MadeRelease, state: State
+) -> None:
+    brought_to(gateway, state, release)
+    gateway.tamper = lambda _, data: data
+    gateway.reading_back = True
+    gateway.assign(other)
+    gateway.hooks.clear()
+    for _ in range(4):
+        if gateway.rebooting or gateway.state is State.REBOOTING:
+            gateway.power_cycle()
+            gateway.connect()
+        gateway.pass_time(60)
+
+    assert gateway.state is State.SUCCEEDED
+    assert gateway.report.release == other.digest
+    assert sha256_of_slot(gateway, gateway.boot.primary, len(OTHER_IMAGE)) == other.image_sha256
+    first = [report.state for report in gateway.reports if report.release == release.digest]
+    assert first[-1] is (State.ABORTED if TABLE[state].abortable else State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_the_same_release_assigned_again_keeps_every_byte(gateway: Gateway, release: MadeRelease, state: State) -> None:
+    brought_to(gateway, state, release)
+    fetched = len(gateway.fetched())
+    gateway.assign(release)
+    assert gateway.state is state or state in (State.OFFERED, State.INSTALLED)
+    let_go(gateway)
+    if gateway.rebooting or state is State.REBOOTING:
+        gateway.power_cycle()
+    assert gateway.state is State.SUCCEEDED
+    if state not in (State.OFFERED, State.DOWNLOADING):
+        assert len(gateway.fetched()) == fetched
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_a_power_cut_in_any_state_ends_in_the_new_release_committed(
+    gateway: Gateway, release: MadeRelease, state: State
+) -> None:
+    brought_to(gateway, state, release)
+    gateway.hooks.clear()
+    gateway.tamper = lambda _, data: data
+    gateway.reading_back = True
+    for _ in range(3):
+        gateway.power_cycle()
+        gateway.connect()
+
+    assert gateway.state is State.SUCCEEDED
+    assert sha256_of_slot(gateway, "b", len(IMAGE)) == release.image_sha256
+
+
+def test_what_was_synced_before_a_power_cut_is_not_fetched_again(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.pass_time(6)
+    journal = gateway.records[ac.Record.JOURNAL]
+    assert journal is not None
+    attempt = Journal.decode(journal).attempt
+    assert attempt is not None
+    assert attempt.next_chunk >= 2
+    synced = release.head.frame_of_chunk(attempt.next_chunk).offset
+
+    before = len(gateway.actions)
+    gateway.tamper = lambda _, data: data
+    gateway.power_cycle()
+    gateway.connect()
+    again = [span for action in gateway.actions[before:] if isinstance(action, ac.Fetch) for span in action.ranges]
+    assert all(offset + length <= release.head.leaves_offset or offset >= synced for offset, length in again)
+    assert gateway.state is State.REBOOTING
+
+
+def test_a_lost_link_costs_only_what_was_on_its_way(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.fetching = False
+    gateway.assign(release)
+    asked = gateway.fetched()
+    gateway.give(ev.LinkLost())
+    gateway.fetching = True
+    gateway.give(ev.LinkOpened())
+
+    assert gateway.state is State.REBOOTING
+    assert len({offset for offset, _ in gateway.fetched()[len(asked) :]}) == len(gateway.fetched()) - len(asked)
+
+
+def test_a_block_that_never_comes_is_asked_for_again_and_then_of_every_bridge(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.fetching = False
+    gateway.assign(release)
+    for _ in range(3):
+        gateway.pass_time(30)
+    channels = [action.channel for action in gateway.actions if isinstance(action, ac.Fetch)]
+    assert channels[-1] == "get-any"
+    gateway.fetching = True
+    gateway.pass_time(30)
+    assert gateway.state is State.REBOOTING
+
+
+def _flip(start: int, end: int, times: int) -> Callable[[int, bytes], bytes]:
+    """Alter one byte of the stretch of the payload, as often as `times` says."""
+    left = [times]
+
+    def tamper(offset: int, data: bytes) -> bytes:
+        at = max(start, offset) - offset
+        if left[0] == 0 or at >= len(data) or offset + len(data) <= start or offset >= end:
+            return data
+        left[0] -= 1
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"), [("head", Reason.BAD_HEAD), ("layer", Reason.BAD_LAYER), ("frame", Reason.BAD_BLOCK)]
+)
+def test_forged_bytes_are_asked_for_again_and_never_reach_the_boot_switch(
+    gateway: Gateway, release: MadeRelease, part: str, reason: Reason
+) -> None:
+    head = release.head
+    spans = {
+        "head": (0, head.layer_offset),
+        "layer": (head.layer_offset, head.leaves_offset),
+        "frame": (head.frames_offset, head.payload_length),
+    }
+    gateway.tamper = _flip(*spans[part], times=1)
+    gateway.assign(release)
+    assert gateway.state is State.REBOOTING
+    assert sha256_of_slot(gateway, "b", len(IMAGE)) == release.image_sha256
+
+    stubborn = Gateway(gateway.fleet, "gw-2")
+    stubborn.connect()
+    stubborn.tamper = _flip(*spans[part], times=-1)
+    stubborn.assign(release)
+    assert (stubborn.state, stubborn.report.reason) == (State.FAILED, reason)
+    assert stubborn.did(ac.ArmTrial) == []
+
+
+def test_a_payload_of_another_image_is_refused_though_the_assignment_names_it(
+    gateway: Gateway, release: MadeRelease, other: MadeRelease
+) -> None:
+    lying = release.target().model_copy(update={"payloads": (other.reference,)})
+    gateway.payloads[other.payload_digest] = other.payload
+    gateway.assign(release, targets=(lying,))
+    assert (gateway.state, gateway.report.reason) == (State.FAILED, Reason.BAD_HEAD)
+    assert gateway.did(ac.WriteChunks) == []
+
+
+def test_the_next_payload_of_the_assignment_is_tried_when_one_is_useless(
+    gateway: Gateway, release: MadeRelease, other: MadeRelease
+) -> None:
+    both = release.target().model_copy(update={"payloads": (other.reference, release.reference)})
+    gateway.payloads[other.payload_digest] = other.payload
+    gateway.assign(release, targets=(both,))
+    assert gateway.state is State.REBOOTING
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda fleet: fleet.make_release(IMAGE, classes=("another-board",)), Reason.WRONG_CLASS),
+        (lambda fleet: fleet.make_release(IMAGE, epoch=7), Reason.WRONG_EPOCH),
+        (lambda fleet: fleet.make_release(bytes(70_000)), Reason.IMAGE_TOO_LARGE),
+        (lambda fleet: FleetKit.create(limits=SMALL).make_release(IMAGE), Reason.UNKNOWN_KEY),
+        (lambda fleet: fleet.make_release(IMAGE, component="modem"), Reason.NOT_PERMITTED),
+    ],
+    ids=["wrong class", "wrong epoch", "larger than the slot", "unknown signer", "unknown component"],
+)
+def test_a_release_that_must_not_run_here_is_rejected_before_the_first_byte(
+    gateway: Gateway, make: Callable[[FleetKit], MadeRelease], reason: Reason
+) -> None:
+    refused = make(gateway.fleet)
+    gateway.assign(refused)
+    assert (gateway.state, gateway.report.reason) == (State.REJECTED, reason)
+    assert gateway.fetched() == []
+    assert gateway.did(ac.MarkUnbootable) == []
+
+
+def test_a_release_below_the_committed_one_is_rejected_and_an_equal_one_is_not(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.assign(release)
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=4))
+    assert (gateway.state, gateway.report.reason) == (State.REJECTED, Reason.BELOW_FLOOR)
+    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=5))
+    assert gateway.state is State.REBOOTING
+
+
+def test_a_lost_data_partition_does_not_lower_the_floor(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.power_cycle()
+    gateway.records = dict.fromkeys(ac.Record)
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=4))
+    assert gateway.report.reason is Reason.BELOW_FLOOR
+
+
+def test_a_missing_envelope_is_rejected_by_its_own_reason(gateway: Gateway, release: MadeRelease) -> None:
+    whole = Delivery.decode(gateway.delivery(release))
+    gateway.give(ev.DeliveryArrived(Delivery(assignment=whole.assignment).encode()))
+    assert gateway.report.reason is Reason.MISSING_RELEASE
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"counter": 0}, Reason.STALE),
+        ({"nonce": b"\xff" * 16}, Reason.STALE),
+        ({"expires_at": 1}, Reason.EXPIRED),
+        ({"device": "gw-2"}, Reason.WRONG_DEVICE),
+        ({"root_version": 2}, Reason.STALE),
+    ],
+)
+def test_an_assignment_that_is_not_fresh_or_not_for_this_device_changes_nothing(
+    gateway: Gateway, release: MadeRelease, changes: dict[str, object], reason: Reason
+) -> None:
+    device = changes.pop("device", gateway.device.name)
+    signed = gateway.fleet.assignment(
+        str(device),
+        release,
+        **{"counter": 9, "nonce": gateway.nonce} | changes,  # type: ignore[arg-type]
+    )
+    gateway.give(ev.DeliveryArrived(Delivery(assignment=signed, envelopes=(release.envelope,)).encode()))
+    assert gateway.state is None
+    assert gateway.agent.refusals[reason] == 1
+
+
+def test_an_assignment_signed_by_another_role_changes_nothing(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release, signer=gateway.fleet.bridge)
+    assert gateway.state is None
+    assert gateway.agent.refusals[Reason.UNKNOWN_KEY] == 1
+
+
+def test_the_same_assignment_again_is_not_a_second_attempt(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW]
+    delivery = gateway.delivery(release)
+    gateway.give(ev.DeliveryArrived(delivery))
+    reports = len(gateway.reports)
+    gateway.give(ev.DeliveryArrived(delivery))
+    assert len(gateway.reports) == reports
+    assert gateway.agent.refusals == {}
+
+
+def test_a_trial_that_never_reaches_the_agent_is_reported_as_rolled_back(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.assign(release)
+    gateway.power_cycle(crashes=True)
+    gateway.connect()
+    assert (gateway.report.state, gateway.report.reason) == (State.ROLLED_BACK, Reason.BOOT_FAILED)
+    assert gateway.report.slot == "a"
+    assert gateway.boot.bootable == {"a"}
+
+
+def test_an_unhealthy_system_goes_back_after_its_deadline_and_says_why(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.FAILED]
+    gateway.power_cycle()
+    gateway.connect()
+    assert (gateway.state, gateway.rebooting) == (State.ON_TRIAL, False)
+    for _ in range(7):
+        gateway.pass_time(10)
+    assert gateway.rebooting
+    gateway.power_cycle()
+    gateway.connect()
+    assert (gateway.report.state, gateway.report.reason) == (State.ROLLED_BACK, Reason.HEALTH_CHECK_FAILED)
+    assert gateway.report.detail == "output"
+    assert (gateway.boot.running, gateway.boot.bootable) == ("a", {"a"})
+
+
+def test_a_system_that_becomes_healthy_in_time_is_committed(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.FAILED, ev.HookOutcome.NOT_NOW, ev.HookOutcome.GO_ON]
+    gateway.power_cycle()
+    gateway.pass_time(10)
+    gateway.pass_time(10)
+    assert gateway.state is State.SUCCEEDED
+
+
+def test_a_restarted_agent_does_not_take_itself_for_a_new_boot(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.power_on()
+    assert gateway.state is State.REBOOTING
+    assert gateway.did(ac.CommitSlot) == []
+    assert gateway.rebooting
+
+
+FAILURES = [
+    (ac.MarkUnbootable, State.FAILED),
+    (ac.WriteChunks, State.FAILED),
+    (ac.SyncSlot, State.FAILED),
+    (ac.ReadBackSlot, State.FAILED),
+    (ac.SaveEnvelope, State.FAILED),
+    (ac.ArmTrial, State.FAILED),
+    (ac.Reboot, State.FAILED),
+]
+
+
+@pytest.mark.parametrize(("kind", "state"), FAILURES, ids=[kind.__name__ for kind, _ in FAILURES])
+def test_a_step_that_cannot_be_done_ends_the_attempt_in_the_slot_that_runs(
+    gateway: Gateway, release: MadeRelease, kind: type[ac.Action], state: State
+) -> None:
+    gateway.fail_next[kind] = Reason.MEDIUM_FAILED
+    gateway.assign(release)
+    assert (gateway.report.state, gateway.report.reason) == (state, Reason.MEDIUM_FAILED)
+    assert gateway.boot.trial is None
+    gateway.power_cycle()
+    assert gateway.boot.running == "a"
+
+
+def test_a_commit_that_cannot_be_written_goes_back(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.fail_next[ac.CommitSlot] = Reason.BOOT_CONTROL_FAILED
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.rebooting
+    gateway.power_cycle()
+    gateway.connect()
+    assert (gateway.report.state, gateway.report.reason) == (State.ROLLED_BACK, Reason.BOOT_CONTROL_FAILED)
+
+
+def test_a_way_back_that_cannot_be_armed_is_said_as_it_is(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.assign(release)
+    gateway.fail_next = {
+        ac.CommitSlot: Reason.BOOT_CONTROL_FAILED,
+        ac.RestoreBoot: Reason.BOOT_CONTROL_FAILED,
+    }
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.state is State.ROLLBACK_FAILED
+
+
+def test_a_chunk_that_rots_before_the_read_back_is_mended_with_its_frame_alone(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.reading_back = False
+    gateway.assign(release)
+    fetched = len(gateway.fetched())
+    gateway.slots["b"][20_000] ^= 1
+    gateway.reading_back = True
+    gateway.power_on()
+    gateway.connect()
+
+    assert gateway.state is State.REBOOTING
+    assert sha256_of_slot(gateway, "b", len(IMAGE)) == release.image_sha256
+    frame = release.head.frame_of_chunk(20_000 >> SMALL.log2_chunk_size)
+    frames = [span for span in gateway.fetched()[fetched:] if span[0] >= release.head.frames_offset]
+    assert sum(length for _, length in frames) == frame.encoded_length
+
+
+def test_a_medium_that_never_keeps_a_chunk_is_named_as_the_fault(gateway: Gateway, release: MadeRelease) -> None:
+    rotten = _RottenGateway(gateway.fleet, "gw-3")
+    rotten.connect()
+    rotten.assign(release)
+    assert (rotten.report.state, rotten.report.reason) == (State.FAILED, Reason.MEDIUM_FAILED)
+    assert rotten.did(ac.ArmTrial) == []
+
+
+class _RottenGateway(Gateway):
+    """One cell of slot b never holds what was written."""
+
+    def _carry_out(self, action: ac.Action) -> None:
+        super()._carry_out(action)
+        if isinstance(action, ac.WriteChunks):
+            self.slots["b"][20_000] = 0xEE
+
+
+def test_a_release_that_contradicts_itself_is_rejected(fleet: FleetKit) -> None:
+    gateway = Gateway(fleet)
+    gateway.connect()
+    release = fleet.make_release(IMAGE)
+    gateway.reading_back = False
+    gateway.assign(release)
+    head = parse_head(release.payload[: release.head_size], SMALL)
+    gateway.give(ev.SlotReadBack(release.payload[head.layer_offset : head.leaves_offset], bytes(32)))
+    assert (gateway.report.state, gateway.report.reason) == (State.REJECTED, Reason.IMAGE_CONTRADICTS_RELEASE)
+
+
+def test_a_codec_that_the_device_lacks_is_named_before_anything_is_written(fleet: FleetKit) -> None:
+    gateway = Gateway(fleet, codecs=(0,))
+    gateway.connect()
+    gateway.assign(fleet.make_release(IMAGE, codec=Codec.LZMA))
+    assert (gateway.report.state, gateway.report.reason) == (State.FAILED, Reason.UNSUPPORTED_CODEC)
+    assert gateway.did(ac.WriteChunks) == []
+
+
+def test_a_payload_that_needs_more_memory_than_allowed_is_refused_before_it_is_allocated(fleet: FleetKit) -> None:
+    gateway = Gateway(fleet, memory_bytes_max=1000)
+    gateway.connect()
+    gateway.assign(fleet.make_release(IMAGE))
+    assert (gateway.report.state, gateway.report.reason) == (State.FAILED, Reason.TOO_LARGE)
+
+
+def test_bytes_beyond_the_budget_hold_the_update_and_keep_its_place(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.assign(release, byte_budget=10_000)
+    gateway.give(ev.WireBytesCounted(10_001))
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+    gateway.tamper = lambda _, data: data
+    asked = len(gateway.fetched())
+    gateway.pass_time(120)
+    assert (gateway.state, len(gateway.fetched())) == (State.DOWNLOADING, asked)
+    gateway.assign(release, byte_budget=1_000_000)
+    gateway.pass_time(30)
+    assert gateway.state is State.REBOOTING
+
+
+def test_a_reboot_waits_for_its_window_and_happens_in_it(gateway: Gateway, release: MadeRelease) -> None:
+    second = gateway.now.wall_s % 86_400
+    opens = (second + 3600) % 86_400
+    gateway.assign(release, reboot_windows=((opens, (opens + 600) % 86_400),))
+    assert gateway.state is State.INSTALLED
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.WINDOW
+    gateway.pass_time(3000)
+    assert gateway.state is State.INSTALLED
+    gateway.pass_time(700)
+    assert gateway.state is State.REBOOTING
+
+
+@pytest.mark.parametrize("hook", [ac.Hook.DOWNLOAD, ac.Hook.REBOOT])
+def test_a_hook_that_says_no_ends_the_attempt_and_one_that_says_not_now_does_not(
+    gateway: Gateway, release: MadeRelease, hook: ac.Hook
+) -> None:
+    gateway.hooks[hook] = [ev.HookOutcome.NOT_NOW, ev.HookOutcome.FAILED]
+    gateway.assign(release)
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.HOOK
+    gateway.pass_time(30)
+    assert (gateway.report.state, gateway.report.reason) == (State.FAILED, Reason.HOOK_FAILED)
+
+
+def test_a_terminal_report_is_said_until_a_bridge_has_stored_it(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    pair = gateway.report.pair
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == pair
+    gateway.pass_time(31)
+    assert [report.pair for report in gateway.reports][-2:] == [pair, pair]
+
+    gateway.acknowledge(pair)
+    said = len(gateway.reports)
+    gateway.power_cycle()
+    gateway.connect()
+    assert len(gateway.reports) == said
+
+
+def test_no_two_documents_of_a_device_ever_share_a_pair(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.power_on()
+    gateway.connect()
+    said = {(report.pair, report.state, report.hold) for report in gateway.reports}
+    pairs = [pair for pair, *_ in said] + [hello.pair for hello in gateway.hellos]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_a_device_that_lost_its_counters_takes_up_above_what_the_bridge_has_stored(gateway: Gateway) -> None:
+    gateway.acknowledge((41, 7))
+    assert gateway.hellos[-1].pair > (41, 7)
+
+
+def test_a_release_file_is_installed_without_any_server(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.give(ev.LinkLost())
+    head = release.payload[: release.head_size]
+    gateway.payloads[_sha256(head)] = release.payload
+    gateway.give(ev.LocalReleaseOffered("/media/usb/r.nbr", release.envelope, len(release.payload), head))
+    assert gateway.rebooting
+    gateway.power_cycle()
+    assert gateway.state is State.SUCCEEDED
+    gateway.connect()
+    assert (gateway.report.state, gateway.report.attempt) == (State.SUCCEEDED, 0)
+
+
+def test_a_release_file_of_strangers_is_refused(gateway: Gateway) -> None:
+    stranger = FleetKit.create(limits=SMALL).make_release(IMAGE)
+    head = stranger.payload[: stranger.head_size]
+    gateway.give(ev.LocalReleaseOffered("/media/usb/r.nbr", stranger.envelope, len(stranger.payload), head))
+    assert gateway.state is None
+    assert gateway.agent.refusals[Reason.UNKNOWN_KEY] == 1
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).digest()
+
+
+ARRIVALS: list[Callable[[bytes], ev.Event]] = [
+    ev.RootArrived,
+    ev.DeliveryArrived,
+    ev.AckArrived,
+    ev.BlockArrived,
+]
+
+
+@pytest.mark.parametrize("arrival", ARRIVALS)
+@given(data=st.binary(max_size=300))
+def test_hostile_bytes_on_any_topic_are_counted_and_nothing_else_happens(
+    arrival: Callable[[bytes], ev.Event], data: bytes
+) -> None:
+    gateway = _listening_gateway()
+    before = len(gateway.actions)
+    gateway.give(arrival(data))
+    assert all(isinstance(action, ac.Log) for action in gateway.actions[before:])
+    assert gateway.state is None
+
+
+_LISTENING: list[Gateway] = []
+
+
+def _listening_gateway() -> Gateway:
+    """One gateway for all examples: nothing that hostile bytes do may change it."""
+    if not _LISTENING:
+        _LISTENING.append(Gateway(FleetKit.create(limits=SMALL)))
+        _LISTENING[0].connect()
+    return _LISTENING[0]

@@ -1,0 +1,409 @@
+"""A whole fleet in memory, for tests: root, keys of every role, releases, assignments, devices and operators.
+
+Everything is made by the functions that the product uses, so a test that passes with this fleet passes with a real one. Nothing
+touches the disk. Times are constants, never the clock: `NOW` is a moment inside every validity that is made here.
+
+    fleet = FleetKit.create(release_threshold=2, release_keys=3)
+    release = fleet.make_release(b"image" * 1000, version="2.0.0", sequence=1)
+    gateway = fleet.device("gw-1")
+    trust = fleet.trust()
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from narrowboat_protocol.cose import sign1
+from narrowboat_protocol.documents import (
+    Assignment,
+    Command,
+    ComponentRule,
+    Hello,
+    Operator,
+    OperatorRole,
+    Operators,
+    PayloadReference,
+    Report,
+    Request,
+    Role,
+    RoleName,
+    Root,
+    SlotInfo,
+    Target,
+    sign_model,
+)
+from narrowboat_protocol.keys import Algorithm, PrivateKey, Signer
+from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
+from narrowboat_protocol.payload import Codec, Head, PayloadWriter, parse_head
+from narrowboat_protocol.release_file import encode_header, encode_trailer
+from narrowboat_protocol.states import State
+from narrowboat_protocol.suit import (
+    Image,
+    Manifest,
+    add_signature,
+    build_envelope,
+    class_id,
+    parse_envelope,
+    vendor_id,
+)
+from narrowboat_protocol.trust import Hardware, Trust
+
+NOW = 1_800_000_000
+"""The wall time of every test, in seconds since 1970."""
+_BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
+_END = datetime(2045, 1, 1, tzinfo=UTC)
+_WEEK_S = 7 * 86_400
+
+COMPONENT = "rootfs"
+VENDOR = vendor_id("example.com")
+CLASS_NAME = "gateway-a"
+HARDWARE = Hardware(VENDOR, class_id(VENDOR, CLASS_NAME))
+BOOT_ID = UUID(int=1).bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRelease:
+    """A signed release and the payload of its (only) image."""
+
+    envelope: bytes
+    digest: bytes
+    image: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
+    head: Head
+    head_size: int
+    head_sha256: bytes
+    file: bytes = field(repr=False)
+    """The release file, `*.nbr`."""
+
+    @property
+    def image_sha256(self) -> bytes:
+        return hashlib.sha256(self.image).digest()
+
+    @property
+    def payload_digest(self) -> bytes:
+        return hashlib.sha256(self.payload).digest()
+
+    @property
+    def file_digest(self) -> bytes:
+        return hashlib.sha256(self.file).digest()
+
+    @property
+    def reference(self) -> PayloadReference:
+        return PayloadReference(
+            digest=self.payload_digest,
+            kind=self.head.kind,
+            size=len(self.payload),
+            head_size=self.head_size,
+            head_sha256=self.head_sha256,
+        )
+
+    def target(self, component: str = COMPONENT) -> Target:
+        return Target(component=component, release=self.digest, payloads=(self.reference,))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKit:
+    """One gateway's identity. The key signs its documents and is the key of its certificate."""
+
+    name: str
+    key: PrivateKey
+    certificate: bytes
+    fleet_id: bytes
+
+    def hello(self, *, pair: tuple[int, int] = (1, 1), nonce: bytes = bytes(16), **changes: object) -> bytes:
+        """A signed hello of a gateway with two slots that runs nothing of ours in slot `a`; `changes` are fields of `Hello`."""
+        return self.sign(hello_document(self, pair=pair, nonce=nonce, **changes))
+
+    def report(
+        self, release: bytes, state: State, *, attempt: int, pair: tuple[int, int], **changes: object
+    ) -> bytes:
+        """A signed report about `release`; `changes` are fields of `Report`."""
+        return self.sign(report_document(self, release, state, attempt=attempt, pair=pair, **changes))
+
+    def sign(self, document: Hello | Report) -> bytes:
+        return sign_model(document, self.fleet_id, [self.key])
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorKit:
+    """One operator and the key that signs its commands."""
+
+    name: str
+    key: PrivateKey
+    role: OperatorRole
+    fleet_id: bytes
+
+    def entry(self) -> Operator:
+        return Operator(name=self.name, cose_key=self.key.public.to_cbor(), role=self.role)
+
+    def command(
+        self,
+        request: Request,
+        *,
+        request_id: bytes,
+        operator: str | None = None,
+        issued_at: int = NOW,
+        expires_at: int = NOW + 60,
+    ) -> bytes:
+        command = Command.of(
+            request,
+            operator=operator or self.name,
+            request_id=request_id,
+            issued_at=issued_at,
+            expires_at=expires_at,
+        )
+        return sign_model(command, self.fleet_id, [self.key])
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """A CA in memory."""
+
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    certificate: x509.Certificate
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @classmethod
+    def create(cls, common_name: str) -> CertificateAuthority:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(common_name)
+        builder = _builder(name, name, key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+        return cls(key, builder.sign(key, hashes.SHA256()))
+
+    def issue(self, common_name: str, key: ec.EllipticCurvePublicKey) -> bytes:
+        """A client certificate, DER."""
+        builder = _builder(_name(common_name), self.certificate.subject, key)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetKit:
+    """The owner's side of a fleet: every private key, and the root that names the public ones."""
+
+    root_data: bytes
+    fleet_id: bytes
+    root_signers: tuple[PrivateKey, ...]
+    release_signers: tuple[PrivateKey, ...]
+    release_threshold: int
+    director: PrivateKey
+    bridge: PrivateKey
+    admin: PrivateKey
+    device_ca: CertificateAuthority
+    limits: Limits
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        release_threshold: int = 1,
+        release_keys: int = 1,
+        algorithm: Algorithm = Algorithm.ED25519,
+        components: Sequence[str] = (COMPONENT,),
+        minimum_sequence: int = 0,
+        epoch: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> FleetKit:
+        root_key, director, bridge, admin = (PrivateKey.generate(algorithm) for _ in range(4))
+        release_signers = tuple(PrivateKey.generate(algorithm) for _ in range(release_keys))
+        everyone = [root_key, director, bridge, admin, *release_signers]
+        root = Root(
+            version=1,
+            expires_at=NOW + 10 * 365 * 86_400,
+            keys=tuple(key.public.to_cbor() for key in everyone),
+            roles=(
+                _role(RoleName.ROOT, [root_key]),
+                _role(RoleName.RELEASE, release_signers, release_threshold),
+                _role(RoleName.DIRECTOR, [director]),
+                _role(RoleName.BRIDGE, [bridge]),
+                _role(RoleName.ADMIN, [admin]),
+            ),
+            components=tuple(
+                ComponentRule(component=component, epoch=epoch, minimum_sequence=minimum_sequence)
+                for component in components
+            ),
+        )
+        fleet_id = hashlib.sha256(root.encode()).digest()
+        return cls(
+            root_data=sign_model(root, fleet_id, [root_key]),
+            fleet_id=fleet_id,
+            root_signers=(root_key,),
+            release_signers=release_signers,
+            release_threshold=release_threshold,
+            director=director,
+            bridge=bridge,
+            admin=admin,
+            device_ca=CertificateAuthority.create("device-ca"),
+            limits=limits,
+        )
+
+    def trust(self) -> Trust:
+        return Trust(self.root_data, self.fleet_id, self.limits)
+
+    @property
+    def root(self) -> Root:
+        return self.trust().root
+
+    def make_release(
+        self,
+        image: bytes,
+        *,
+        version: str = "1.0.0",
+        sequence: int = 1,
+        component: str = COMPONENT,
+        classes: Sequence[str] = (CLASS_NAME,),
+        epoch: int = 0,
+        codec: Codec = Codec.LZMA,
+        signers: Iterable[Signer] | None = None,
+    ) -> MadeRelease:
+        """Build and sign a release of one image; by as many release keys as the threshold asks for, if `signers` is absent."""
+        writer = PayloadWriter(self.limits, codec)
+        frames = b"".join(writer.encode([image]))
+        prologue = writer.prologue()
+        payload = prologue.head + prologue.layer + prologue.leaves + frames
+        made_for = tuple(class_id(VENDOR, name) for name in classes)
+        described = Image(component, VENDOR, made_for, prologue.image_sha256, prologue.tree, version, epoch)
+        envelope = build_envelope(Manifest(sequence, (described,)), limits=self.limits)
+        chosen = self.release_signers[: self.release_threshold] if signers is None else signers
+        for signer in chosen:
+            envelope = sign_envelope(envelope, signer, self.limits)
+        return MadeRelease(
+            envelope=envelope,
+            digest=parse_envelope(envelope, self.limits).digest,
+            image=image,
+            payload=payload,
+            head=parse_head(prologue.head, self.limits),
+            head_size=len(prologue.head),
+            head_sha256=hashlib.sha256(prologue.head).digest(),
+            file=encode_header(len(payload), self.limits) + payload + encode_trailer(envelope, self.limits),
+        )
+
+    def assignment(
+        self,
+        device: str,
+        *releases: MadeRelease,
+        counter: int = 1,
+        nonce: bytes = bytes(16),
+        signer: Signer | None = None,
+        **changes: object,
+    ) -> bytes:
+        """A signed assignment of these releases (none: an abort); `changes` are fields of `Assignment`."""
+        fields: dict[str, object] = {
+            "device": device,
+            "counter": counter,
+            "issued_at": NOW,
+            "expires_at": NOW + _WEEK_S,
+            "nonce": nonce,
+            "root_version": self.root.version,
+            "targets": tuple(release.target() for release in releases),
+        }
+        return sign_model(
+            Assignment.model_validate(fields | changes), self.fleet_id, [signer or self.director]
+        )
+
+    def device(self, name: str, *, ca: CertificateAuthority | None = None) -> DeviceKit:
+        """A new gateway with a P-256 key and a certificate of the device CA (or of `ca`)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (ca or self.device_ca).issue(name, key.public_key())
+        return DeviceKit(name, PrivateKey(key), certificate, self.fleet_id)
+
+    def operator(self, name: str, role: OperatorRole = OperatorRole.OPERATOR) -> OperatorKit:
+        return OperatorKit(name, PrivateKey.generate(Algorithm.ED25519), role, self.fleet_id)
+
+    def operators(self, *operators: OperatorKit, version: int = 1) -> bytes:
+        """The signed document that lets these operators command."""
+        document = Operators(version=version, operators=tuple(operator.entry() for operator in operators))
+        return sign_model(document, self.fleet_id, [self.admin])
+
+
+def sign_envelope(envelope: bytes, signer: Signer, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Add one release signature."""
+    payload = parse_envelope(envelope, limits).signed_payload
+    return add_signature(envelope, sign1(signer, payload, external_aad=b""), limits)
+
+
+def hello_document(device: DeviceKit, **changes: object) -> Hello:
+    """The hello that `DeviceKit.hello` signs."""
+    fields: dict[str, object] = {
+        "device": device.name,
+        "pair": (1, 1),
+        "nonce": bytes(16),
+        "root_version": 1,
+        "assignment_counter": 0,
+        "certificate": device.certificate,
+        "component": COMPONENT,
+        "vendor_id": HARDWARE.vendor_id.bytes,
+        "class_id": HARDWARE.class_id.bytes,
+        "slots": (SlotInfo(name="a", size=1 << 30), SlotInfo(name="b", size=1 << 30)),
+        "running_slot": "a",
+        "boot_id": BOOT_ID,
+        "codecs": (0, 1, 2),
+        "formats": (1,),
+        "agent_version": "0.1.0",
+    }
+    return Hello.model_validate(fields | changes)
+
+
+def report_document(device: DeviceKit, release: bytes, state: State, **changes: object) -> Report:
+    """The report that `DeviceKit.report` signs."""
+    fields: dict[str, object] = {
+        "device": device.name,
+        "component": COMPONENT,
+        "release": release,
+        "state": state,
+        "slot": "a",
+        "boot_id": BOOT_ID,
+        "done_bytes": 0,
+        "total_bytes": 0,
+        "wire_bytes": 0,
+    }
+    return Report.model_validate(fields | changes)
+
+
+def _role(name: RoleName, signers: Sequence[PrivateKey], threshold: int = 1) -> Role:
+    return Role(name=name, threshold=threshold, kids=tuple(signer.public.kid for signer in signers))
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    return (
+        builder.serial_number(x509.random_serial_number()).not_valid_before(_BEGINNING).not_valid_after(_END)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
