@@ -1,9 +1,9 @@
 """A gateway in memory: the real agent core over a disk, a boot loader and a server that are a few dictionaries.
 
-It performs every action at once and in order, and answers worker actions with the events that the contract promises, so a test says
-what happens (`gateway.assign(...)`, `gateway.power_cycle()`) and reads what became of it (`gateway.actions`, `gateway.slots`). Faults
-are data: `fail_next` makes the next action of a kind fail; `hooks` says how executables answer; `tamper` alters what a source sends.
-Time stands still unless a test moves it.
+It performs every action at once and in order, and answers worker actions with the events that the contract promises, so
+a test says what happens (`gateway.assign(...)`, `gateway.power_cycle()`) and reads what became of it
+(`gateway.actions`, `gateway.slots`). Faults are data: `fail_next` makes the next action of a kind fail; `hooks` says
+how executables answer; `tamper` alters what a source sends. Time stands still unless a test moves it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Gateway:
         self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes)))
 
     def power_cycle(self, *, crashes: bool = False) -> None:
-        """Boot as a boot loader does: try an armed slot while tries are left, else go back. `crashes`: a trial dies early."""
+        """Boot as a boot loader does: try an armed slot while tries are left, else go back. `crashes`: a trial dies
+        early.
+        """
         boot = self.boot
         boot_id = (int.from_bytes(boot.boot_id, "big") + 1).to_bytes(16, "big")
         if boot.trial is not None and boot.tries_left > 0:
@@ -209,7 +211,7 @@ class Gateway:
             if self.rebooting:
                 return
 
-    def _carry_out(self, action: ac.Action) -> None:
+    def _carry_out(self, action: ac.Action) -> None:  # noqa: C901, PLR0912  # one line for each action
         match action:
             case ac.WriteChunks(slot, offset, data):
                 self.slots[slot][offset : offset + len(data)] = data
@@ -221,7 +223,7 @@ class Gateway:
                 self._withheld.append(action)
             case ac.ReadBackSlot(slot, tree):
                 builder = TreeBuilder(self.limits)
-                builder.update(self.slots[slot][: tree.length])
+                builder.update(bytes(self.slots[slot][: tree.length]))
                 built = builder.finish()
                 self._queue.append(ev.SlotReadBack(built.layer, built.image_sha256))
             case ac.Save(record, content):

@@ -42,7 +42,8 @@ class Request:
 class ByteStream:
     """Brings stretches of one payload in order, which must ascend.
 
-    What came early counts against the window only for new bytes: the block that all of it waits for is always asked for.
+    What came early counts against the window only for new bytes: the block that all of it waits for is always asked
+    for.
     """
 
     __slots__ = ("_again", "_early", "_limits", "_outstanding", "_stretches", "_to_ask", "_window")
@@ -55,7 +56,7 @@ class ByteStream:
         self._to_ask: deque[Range] = deque()
         """What was never asked for, as (offset, end)."""
         self._again: list[tuple[int, int, int]] = []
-        """A heap of blocks to ask for again, the one that is needed first on top: offset, length, tries so far."""
+        """Blocks to ask for again, as a heap with the one needed first on top: offset, length, tries so far."""
         self._outstanding: dict[int, _Outstanding] = {}
         self._early: dict[int, bytes | memoryview] = {}
 
