@@ -16,6 +16,8 @@ order: the two orders agree on every key that the protocol uses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cbor2
 
 from .errors import EncodingError, Reason, UsageError
@@ -24,6 +26,8 @@ from .limits import DEFAULT_LIMITS
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = 20, 21, 22
 _NO_TAGS: frozenset[int] = frozenset()
+_TAGS_WRITTEN = frozenset({18, 107})
+"""COSE_Sign1 and the SUIT envelope."""
 
 
 def encode(value: object) -> bytes:
@@ -39,7 +43,7 @@ def encode(value: object) -> bytes:
             f"expected a value that CBOR can carry, got one that cbor2 refuses: {type(error).__name__}",
         ) from None
     try:
-        _Scanner(data, None, DEFAULT_LIMITS.depth_max).scan()
+        _Scanner(data, _TAGS_WRITTEN, DEFAULT_LIMITS.depth_max).scan()
     except EncodingError as error:
         raise UsageError(Reason.BAD_USE, f"this value has no deterministic encoding here: {error}") from None
     return data
@@ -59,6 +63,18 @@ def decode(
         value: object = cbor2.loads(data)
     except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
         raise _refused(0, f"cbor2 refuses it: {type(error).__name__}") from None
+    return _plain(value) if tags else value
+
+
+def _plain(value: object) -> object:
+    """Lists and dicts throughout: cbor2 6 makes what a tag holds immutable, of tuples and a mapping that is no dict."""
+    match value:
+        case cbor2.CBORTag():
+            return cbor2.CBORTag(value.tag, _plain(value.value))
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
     return value
 
 
@@ -67,11 +83,11 @@ def _refused(offset: int, what: str) -> EncodingError:
 
 
 class _Scanner:
-    """One pass over one value. `tags` is the set of tags allowed; None allows any that cbor2 leaves as a CBORTag."""
+    """One pass over one value, which may hold the tags named."""
 
     __slots__ = ("_data", "_max_depth", "_position", "_tags")
 
-    def __init__(self, data: bytes, tags: frozenset[int] | None, max_depth: int) -> None:
+    def __init__(self, data: bytes, tags: frozenset[int], max_depth: int) -> None:
         self._data = data
         self._tags = tags
         self._max_depth = max_depth
@@ -100,7 +116,7 @@ class _Scanner:
         elif major == _MAP:
             self._map(argument, start, depth)
         elif major == _TAG:
-            if self._tags is not None and argument not in self._tags:
+            if argument not in self._tags:
                 raise _refused(start, f"tag {argument} is not allowed here")
             self._item(depth + 1)
         elif argument not in (_FALSE, _TRUE, _NULL):

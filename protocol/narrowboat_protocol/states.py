@@ -92,7 +92,7 @@ TABLE: dict[State, StateRule] = {
         "rebooting aborted rejected failed",
         abortable=True,
         on_start=OnStart.RESUME,
-        durable="the slot was read back and equals the release; its envelope lies beside it; boot variables are untouched",
+        durable="the slot was read back and equals the release, whose envelope is beside it; boot variables: as before",
     ),
     State.REBOOTING: _rule(
         "on_trial rolled_back failed",

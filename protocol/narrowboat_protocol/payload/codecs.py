@@ -67,24 +67,18 @@ def compress_frame(codec: Codec, image: bytes, limits: Limits, level: int | None
     highest = _HIGHEST_LEVEL[codec]
     level = highest if level is None else level
     if not 0 <= level <= highest:
-        raise UsageError(
-            Reason.BAD_USE, f"expected a level from 0 to {highest} for {codec.name}, got {level}"
-        )
+        raise UsageError(Reason.BAD_USE, f"expected a level from 0 to {highest} for {codec.name}, got {level}")
     if codec is Codec.STORED:
         return image
     if codec is Codec.LZMA:
-        return lzma.compress(
-            image, lzma.FORMAT_RAW, filters=_lzma_filters(limits, level | lzma.PRESET_EXTREME)
-        )
+        return lzma.compress(image, lzma.FORMAT_RAW, filters=_lzma_filters(limits, level | lzma.PRESET_EXTREME))
     if not _ZSTD_FOUND:
         raise UsageError(
             Reason.UNSUPPORTED_CODEC,
             "expected zstd in this Python, found none; install backports.zstd or use LZMA",
         )
     parameter = zstd.CompressionParameter
-    return zstd.compress(
-        image, options={parameter.compression_level: level, parameter.window_log: limits.window_log}
-    )
+    return zstd.compress(image, options={parameter.compression_level: level, parameter.window_log: limits.window_log})
 
 
 def decompress_frame(codec: Codec, encoded: bytes | memoryview, image_bytes: int, limits: Limits) -> bytes:
@@ -113,9 +107,7 @@ def _amount(image: bytes, image_bytes: int) -> str:
 
 
 def _bad_frame(codec: Codec, what: str) -> PayloadError:
-    return PayloadError(
-        Reason.BAD_FRAME, f"{codec.name} frame: {what}; do not use this payload for these chunks"
-    )
+    return PayloadError(Reason.BAD_FRAME, f"{codec.name} frame: {what}; do not use this payload for these chunks")
 
 
 def _lzma_filters(limits: Limits, preset: int) -> list[dict[str, int]]:

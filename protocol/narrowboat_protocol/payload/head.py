@@ -105,9 +105,7 @@ class Head:
 
     def frame(self, number: int) -> Frame:
         if not 0 <= number < self.frame_count:
-            raise UsageError(
-                Reason.BAD_USE, f"expected a frame from 0 to {self.frame_count - 1}, got {number}"
-            )
+            raise UsageError(Reason.BAD_USE, f"expected a frame from 0 to {self.frame_count - 1}, got {number}")
         codec, chunk_count, encoded_length, hash8 = _ENTRY.unpack_from(self.index, number * _ENTRY.size)
         first_chunk = self._first_chunks[number]
         return Frame(
@@ -125,9 +123,7 @@ class Head:
     def frame_of_chunk(self, chunk: int) -> Frame:
         """Return the one frame that holds a chunk of the image."""
         if not 0 <= chunk < self.tree.chunk_count:
-            raise UsageError(
-                Reason.BAD_USE, f"expected a chunk from 0 to {self.tree.chunk_count - 1}, got {chunk}"
-            )
+            raise UsageError(Reason.BAD_USE, f"expected a chunk from 0 to {self.tree.chunk_count - 1}, got {chunk}")
         return self.frame(bisect_right(self._first_chunks, chunk) - 1)
 
 

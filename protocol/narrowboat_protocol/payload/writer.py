@@ -54,9 +54,7 @@ class PayloadWriter:
     def encode(self, image_blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the image's encoded frames, in order. `image_blocks` are its bytes, in blocks of any size."""
         if self._begun:
-            raise UsageError(
-                Reason.BAD_USE, "expected one image per writer, got a second; make another writer"
-            )
+            raise UsageError(Reason.BAD_USE, "expected one image per writer, got a second; make another writer")
         self._begun = True
         frame_chunks = self._limits.full_frame_image_bytes_max >> self._limits.log2_chunk_size
         for image in _recut(image_blocks, frame_chunks << self._limits.log2_chunk_size):

@@ -147,7 +147,5 @@ def _read_authentication(wrapper: bytes, limits: Limits) -> tuple[bytes, tuple[b
         )
     encoded_digest, *blocks = value
     if len(blocks) > limits.signatures_max:
-        raise DocumentError(
-            Reason.TOO_LARGE, f"expected at most {limits.signatures_max} signatures, got {len(blocks)}"
-        )
+        raise DocumentError(Reason.TOO_LARGE, f"expected at most {limits.signatures_max} signatures, got {len(blocks)}")
     return read_digest(encoded_digest), tuple(blocks)

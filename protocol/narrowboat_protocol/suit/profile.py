@@ -92,9 +92,7 @@ def read_manifest(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Manifest:
     if version != MANIFEST_VERSION:
         raise refused(f"expected manifest version {MANIFEST_VERSION}, got {version}")
     _refuse_severed(manifest)
-    common = members(
-        unwrap(manifest[ManifestKey.COMMON], "common"), "common member", CommonKey, frozenset(CommonKey)
-    )
+    common = members(unwrap(manifest[ManifestKey.COMMON], "common"), "common member", CommonKey, frozenset(CommonKey))
     components = _read_components(common[CommonKey.COMPONENTS])
     count = len(components)
     identities = _read_shared(Commands(common[CommonKey.SHARED_SEQUENCE], "shared sequence"), count)
@@ -152,9 +150,7 @@ def _read_shared(commands: Commands, count: int) -> list[_Identity]:
 
 def _read_classes(branches: object) -> tuple[UUID, ...]:
     if not isinstance(branches, list) or not 2 <= len(branches) <= CLASSES_MAX:
-        raise refused(
-            f"try-each: expected 2 to {CLASSES_MAX} branches, one for each class, got {kind_of(branches)}"
-        )
+        raise refused(f"try-each: expected 2 to {CLASSES_MAX} branches, one for each class, got {kind_of(branches)}")
     class_ids = tuple(_read_class(Commands(branch, "try-each branch")) for branch in branches)
     if len(set(class_ids)) != len(class_ids):
         raise refused("try-each: expected every class once, got one of them twice")
@@ -183,9 +179,7 @@ def _read_install(commands: Commands, count: int, limits: Limits) -> list[_Origi
 
 
 def _read_origin(value: object, limits: Limits) -> _Origin:
-    arguments = members(
-        unwrap(value, "fetch-arguments"), "fetch argument", FetchArgument, frozenset(FetchArgument)
-    )
+    arguments = members(unwrap(value, "fetch-arguments"), "fetch argument", FetchArgument, frozenset(FetchArgument))
     return _Origin(
         tree=Tree.from_cbor(arguments[FetchArgument.TREE], limits),
         version=_read_version(arguments[FetchArgument.VERSION]),
@@ -198,9 +192,7 @@ def _read_version(value: object) -> str:
         case str() if 1 <= len(value.encode()) <= VERSION_BYTES_MAX and value.isprintable():
             return value
         case _:
-            raise refused(
-                f"expected a version of 1 to {VERSION_BYTES_MAX} printable bytes, got {kind_of(value)}"
-            )
+            raise refused(f"expected a version of 1 to {VERSION_BYTES_MAX} printable bytes, got {kind_of(value)}")
 
 
 def _read_validate(commands: Commands, count: int) -> None:

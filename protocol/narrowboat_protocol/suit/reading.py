@@ -32,9 +32,7 @@ class Commands:
     def __init__(self, wrapped: object, name: str) -> None:
         commands = unwrap(wrapped, name)
         if not isinstance(commands, list) or len(commands) % 2:
-            raise refused(
-                f"{name}: expected a list of commands with their arguments, got {kind_of(commands)}"
-            )
+            raise refused(f"{name}: expected a list of commands with their arguments, got {kind_of(commands)}")
         self._commands = commands
         self._name = name
         self._position = 0
@@ -55,9 +53,7 @@ class Commands:
         if type(argument) is not int or argument != index:
             raise refused(f"{self._name}: expected set-component-index {index}, got {kind_of(argument)}")
 
-    def parameters(
-        self, required: frozenset[IntEnum], optional: frozenset[IntEnum] = _NONE
-    ) -> dict[int, object]:
+    def parameters(self, required: frozenset[IntEnum], optional: frozenset[IntEnum] = _NONE) -> dict[int, object]:
         """Step over override-parameters and return the parameters."""
         argument = self.argument(Directive.OVERRIDE_PARAMETERS)
         return members(argument, f"{self._name}: parameter", Parameter, required, optional)

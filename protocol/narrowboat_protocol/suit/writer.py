@@ -34,9 +34,7 @@ from .numbers import (
 from .profile import read_manifest
 
 
-def build_envelope(
-    manifest: Manifest, signatures: Iterable[bytes] = (), limits: Limits = DEFAULT_LIMITS
-) -> bytes:
+def build_envelope(manifest: Manifest, signatures: Iterable[bytes] = (), limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Write `manifest` in an envelope with these blocks over `Envelope.signed_payload`, if there are any yet.
 
     Raises `UsageError` if the manifest does not fit the profile or the limits.

@@ -1,0 +1,156 @@
+"""Signatures count for one content, one kind, one format and one fleet, and only in the one form."""
+
+from __future__ import annotations
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrowboat_protocol.cbor import encode
+from narrowboat_protocol.cose import (
+    SignedDocument,
+    document_aad,
+    sign1,
+    sign_document,
+    signature_kid,
+    verify_signatures,
+)
+from narrowboat_protocol.errors import DocumentError, NarrowboatError, Reason, TrustError
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
+
+KEYS = {algorithm: PrivateKey.generate(algorithm) for algorithm in Algorithm}
+OTHER = PrivateKey.generate(Algorithm.ED25519)
+FLEET = bytes(32)
+AAD = document_aad("assignment", 1, FLEET)
+
+
+def known(*keys: PrivateKey) -> dict[bytes, PublicKey]:
+    return {key.public.kid: key.public for key in keys}
+
+
+def verify(
+    content: bytes, blocks: list[bytes], *keys: PrivateKey, threshold: int = 1, aad: bytes = AAD
+) -> frozenset[bytes]:
+    return verify_signatures(content, blocks, keys=known(*keys), threshold=threshold, external_aad=aad)
+
+
+@pytest.fixture(params=Algorithm, ids=lambda algorithm: algorithm.name)
+def key(request: pytest.FixtureRequest) -> PrivateKey:
+    return KEYS[request.param]
+
+
+def test_a_signature_counts_for_its_content_and_names_its_key(key: PrivateKey) -> None:
+    block = sign1(key, b"content", external_aad=AAD)
+    assert verify(b"content", [block], key) == {key.public.kid}
+    assert signature_kid(block) == key.public.kid
+
+
+@pytest.mark.parametrize(
+    "aad",
+    [
+        document_aad("ack", 1, FLEET),
+        document_aad("assignment", 2, FLEET),
+        document_aad("assignment", 1, b"\x01" * 32),
+        b"",
+    ],
+    ids=["another kind", "another format", "another fleet", "none"],
+)
+def test_a_signature_is_not_replayed_as_anything_else(key: PrivateKey, aad: bytes) -> None:
+    block = sign1(key, b"content", external_aad=AAD)
+    with pytest.raises(TrustError) as caught:
+        verify(b"content", [block], key, aad=aad)
+    assert caught.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_no_flipped_bit_leaves_a_signature_valid(key: PrivateKey) -> None:
+    block = sign1(key, b"content", external_aad=AAD)
+    for bit in range(len(block) * 8):
+        flipped = bytearray(block)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(NarrowboatError):
+            verify(b"content", [bytes(flipped)], key)
+
+
+def test_a_threshold_counts_keys_and_not_signatures(key: PrivateKey) -> None:
+    blocks = [sign1(key, b"c", external_aad=AAD), sign1(key, b"c", external_aad=AAD)]
+    with pytest.raises(TrustError):
+        verify(b"c", blocks, key, OTHER, threshold=2)
+    assert len(verify(b"c", [*blocks, sign1(OTHER, b"c", external_aad=AAD)], key, OTHER, threshold=2)) == 2
+
+
+def test_strangers_are_ignored_and_alone_are_not_enough(key: PrivateKey) -> None:
+    stranger = sign1(OTHER, b"c", external_aad=AAD)
+    assert verify(b"c", [stranger, sign1(key, b"c", external_aad=AAD)], key) == {key.public.kid}
+    with pytest.raises(TrustError) as caught:
+        verify(b"c", [stranger], key)
+    assert caught.value.reason is Reason.UNKNOWN_KEY
+
+
+def _block(protected: object, unprotected: object, payload: object, signature: bytes, tag: int = 18) -> bytes:
+    return cbor2.dumps(cbor2.CBORTag(tag, [encode(protected), unprotected, payload, signature]))
+
+
+KID = KEYS[Algorithm.ED25519].public.kid
+FORMS = {
+    "another tag": _block({1: -19, 4: KID}, {}, None, bytes(64), tag=98),
+    "an attached payload": _block({1: -19, 4: KID}, {}, b"c", bytes(64)),
+    "an unprotected header": _block({1: -19, 4: KID}, {1: -19}, None, bytes(64)),
+    "a critical header": _block({1: -19, 2: [4], 4: KID}, {}, None, bytes(64)),
+    "no algorithm": _block({4: KID}, {}, None, bytes(64)),
+    "no key": _block({1: -19}, {}, None, bytes(64)),
+    "a short signature": _block({1: -19, 4: KID}, {}, None, bytes(63)),
+    "a short thumbprint": _block({1: -19, 4: KID[:8]}, {}, None, bytes(64)),
+}
+
+
+@pytest.mark.parametrize("block", FORMS.values(), ids=FORMS.keys())
+def test_a_block_in_any_other_form_is_refused(block: bytes) -> None:
+    with pytest.raises(DocumentError):
+        verify(b"c", [block], KEYS[Algorithm.ED25519])
+
+
+def test_an_algorithm_that_is_not_the_keys_own_does_not_count() -> None:
+    key = KEYS[Algorithm.ESP256]
+    with pytest.raises(TrustError):
+        verify(b"c", [_block({1: -19, 4: key.public.kid}, {}, None, bytes(64))], key)
+
+
+def test_the_order_of_signing_leaves_no_trace() -> None:
+    signers = [KEYS[Algorithm.ED25519], OTHER]
+    one = sign_document(b"c", 1, "root", FLEET, signers)
+    two = sign_document(b"c", 1, "root", FLEET, reversed(signers))
+    assert one.encode() == two.encode()
+    assert SignedDocument.decode(one.encode()) == one
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_raise_only_our_errors(data: bytes) -> None:
+    with pytest.raises(NarrowboatError):
+        SignedDocument.decode(data)
+    with pytest.raises(NarrowboatError):
+        signature_kid(data)
+
+
+@pytest.mark.cwt
+def test_another_implementation_verifies_what_we_sign(key: PrivateKey) -> None:
+    """The library knows the older numbers -7 and -8 for the same algorithms, so the signature itself is compared."""
+    import cwt
+
+    block = cbor2.loads(sign1(key, b"content", external_aad=AAD))
+    protected, _, _, signature = block.value
+    to_be_signed = encode(["Signature1", protected, AAD, b"content"])
+    cwt.COSEKey.from_pem(key.public.to_pem()).verify(to_be_signed, signature)
+
+
+def test_a_key_shows_nothing_of_itself(key: PrivateKey) -> None:
+    secret = key.to_pem()
+    assert secret.splitlines()[1].decode() not in repr(key) + str(key)
+
+
+def test_a_private_key_opens_only_with_its_passphrase(key: PrivateKey) -> None:
+    pem = key.to_pem(b"sesame")
+    assert PrivateKey.from_pem(pem, b"sesame").public == key.public
+    for wrong in (None, b"guess"):
+        with pytest.raises(NarrowboatError):
+            PrivateKey.from_pem(pem, wrong)
