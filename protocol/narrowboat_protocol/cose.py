@@ -104,6 +104,7 @@ def verify_signatures(
     it, blocks without a thumbprint. Raises `TrustError` with reason `unknown_key` (nobody known signed) or
     `bad_signature`.
     """
+    assert threshold >= 1
     valid: set[bytes] = set()
     known = False
     for block in signatures:
