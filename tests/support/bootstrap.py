@@ -88,7 +88,7 @@ if [ ! -e $policy ]; then
     chmod 755 $policy
 fi
 apt-get -qq update || true
-apt-get -qq install -y --no-install-recommends {packages}
+apt-get -qq install -y --no-install-recommends {packages} >/dev/null
 for service in {services}; do
     if command -v systemctl >/dev/null; then systemctl --quiet disable $service || true; fi
 done

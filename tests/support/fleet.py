@@ -1,7 +1,8 @@
 """A whole fleet in memory, for tests: root, keys of every role, releases, assignments, devices and operators.
 
-Everything is made by the functions that the product uses, so a test that passes with this fleet passes with a real one. Nothing
-touches the disk. Times are constants, never the clock: `NOW` is a moment inside every validity that is made here.
+Everything is made by the functions that the product uses, so a test that passes with this fleet passes with a real
+one. Nothing touches the disk. Times are constants, never the clock: `NOW` is a moment inside every validity that is
+made here.
 
     fleet = FleetKit.create(release_threshold=2, release_keys=3)
     release = fleet.make_release(b"image" * 1000, version="2.0.0", sequence=1)
@@ -120,12 +121,12 @@ class DeviceKit:
     fleet_id: bytes
 
     def hello(self, *, pair: tuple[int, int] = (1, 1), nonce: bytes = bytes(16), **changes: object) -> bytes:
-        """A signed hello of a gateway with two slots that runs nothing of ours in slot `a`; `changes` are fields of `Hello`."""
+        """A signed hello of a gateway with two slots that runs nothing of ours in slot `a`; `changes` are fields of
+        `Hello`.
+        """
         return self.sign(hello_document(self, pair=pair, nonce=nonce, **changes))
 
-    def report(
-        self, release: bytes, state: State, *, attempt: int, pair: tuple[int, int], **changes: object
-    ) -> bytes:
+    def report(self, release: bytes, state: State, *, attempt: int, pair: tuple[int, int], **changes: object) -> bytes:
         """A signed report about `release`; `changes` are fields of `Report`."""
         return self.sign(report_document(self, release, state, attempt=attempt, pair=pair, **changes))
 
@@ -189,9 +190,7 @@ class CertificateAuthority:
         builder = _builder(_name(common_name), self.certificate.subject, key)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-        )
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
@@ -274,7 +273,9 @@ class FleetKit:
         codec: Codec = Codec.LZMA,
         signers: Iterable[Signer] | None = None,
     ) -> MadeRelease:
-        """Build and sign a release of one image; by as many release keys as the threshold asks for, if `signers` is absent."""
+        """Build and sign a release of one image; by as many release keys as the threshold asks for, if `signers` is
+        absent.
+        """
         writer = PayloadWriter(self.limits, codec)
         frames = b"".join(writer.encode([image]))
         prologue = writer.prologue()
@@ -315,9 +316,7 @@ class FleetKit:
             "root_version": self.root.version,
             "targets": tuple(release.target() for release in releases),
         }
-        return sign_model(
-            Assignment.model_validate(fields | changes), self.fleet_id, [signer or self.director]
-        )
+        return sign_model(Assignment.model_validate(fields | changes), self.fleet_id, [signer or self.director])
 
     def device(self, name: str, *, ca: CertificateAuthority | None = None) -> DeviceKit:
         """A new gateway with a P-256 key and a certificate of the device CA (or of `ca`)."""
@@ -386,13 +385,9 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    return (
-        builder.serial_number(x509.random_serial_number()).not_valid_before(_BEGINNING).not_valid_after(_END)
-    )
+    return builder.serial_number(x509.random_serial_number()).not_valid_before(_BEGINNING).not_valid_after(_END)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

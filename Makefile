@@ -1,0 +1,48 @@
+# Each target sets itself up in .venv; nothing else needs to be installed first but make and CPython 3.11 or newer.
+# `make test PYTEST_ARGS="-k journal"` hands arguments to pytest.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BOOTSTRAP = $(or $(PYTHON),$(error expected CPython 3.11 or newer as python3, got none; install it or run make PYTHON=...)) \
+	-m tests.support.bootstrap
+BIN = .venv/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-cbor6 lint bench vectors clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## environment and system programs for demo and test
+	@$(BOOTSTRAP) mosquitto mke2fs
+
+demo: setup ## a signed release on its way to three gateways over broken links
+	@$(BIN)/python -m tests.demo
+
+test: setup ## the whole suite; PYTEST_ARGS goes to pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-cbor6: ## the protocol's tests with cbor2 6, which cwt does not work with
+	@$(BOOTSTRAP) --cbor6
+	.venv-cbor6/bin/python -m pytest -m "not cwt" tests/protocol $(PYTEST_ARGS)
+
+lint: ## ruff, mypy --strict, import contracts
+	@$(BOOTSTRAP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: ## throughput, memory and latency, as ratios to nginx and curl
+	@$(BOOTSTRAP) mosquitto mke2fs nginx curl
+	@$(BIN)/python -m tests.bench
+
+vectors: ## write tests/vectors anew
+	@$(BOOTSTRAP)
+	$(BIN)/python -m tests.vectors.generate
+
+clean: ## remove environments, caches and build results
+	rm -rf .venv .venv-cbor6 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dist protocol/dist device/dist broker_bridge/dist
+	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +

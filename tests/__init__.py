@@ -1,0 +1,1 @@
+"""What proves Narrowboat: unit and broker tests, vectors, demo, bench, and the harness that they share."""
