@@ -60,7 +60,7 @@ class GatewayConfig(_Section):
     hardware_class: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
         alias="class", description='the class of hardware that releases are made for, like "gateway-a"'
     )
-    component: Name = Field("rootfs", description="the component of a release that goes into the slots")
+    component: Name = Field(default="rootfs", description="the component of a release that goes into the slots")
 
 
 class BrokerConfig(_Section):
@@ -69,11 +69,11 @@ class BrokerConfig(_Section):
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = Field(
         description="the broker's host, as its certificate names it"
     )
-    port: int = Field(8883, ge=1, le=65535, description="the port of the broker's device listener")
+    port: int = Field(default=8883, ge=1, le=65535, description="the port of the broker's device listener")
     server_ca: Location = Field(description="PEM file with the CA of the broker's certificate")
     certificate: Location = Field(description="PEM file with this gateway's certificate and its chain")
     key: Location = Field(description="PEM file with this gateway's private key")
-    keepalive_s: int = Field(30, ge=5, le=3600, description="how soon a dead connection is noticed")
+    keepalive_s: int = Field(default=30, ge=5, le=3600, description="how soon a dead connection is noticed")
 
 
 class StorageConfig(_Section):
@@ -86,13 +86,13 @@ class StorageConfig(_Section):
 class BootConfig(_Section):
     """How the boot loader is told what to boot."""
 
-    adapter: Literal["file"] = Field("file", description='the boot adapter; this version has "file"')
+    adapter: Literal["file"] = Field(default="file", description='the boot adapter; this version has "file"')
     state_file: Location = Field(description="the file that the boot loader reads")
     booted_file: Location | None = Field(
-        None, description="where the boot loader says what it booted; beside the state file if absent"
+        default=None, description="where the boot loader says what it booted; beside the state file if absent"
     )
-    tries: int = Field(3, ge=1, le=10, description="how often a new slot is booted before the old one returns")
-    reboot_command: Command | None = Field(None, description='a list like ["systemctl", "reboot"]')
+    tries: int = Field(default=3, ge=1, le=10, description="how often a new slot is booted before the old one returns")
+    reboot_command: Command | None = Field(default=None, description='a list like ["systemctl", "reboot"]')
 
     @property
     def booted_path(self) -> Path:
@@ -109,18 +109,18 @@ class SlotConfig(_Section):
 class HealthConfig(_Section):
     """How a new system is judged on trial."""
 
-    command: Command | None = Field(None, description="a list: the program that judges; absent means well")
-    deadline_s: Seconds = Field(300.0, description="how long the new system may take to become well")
-    retry_s: Seconds = Field(10.0, description="how long to wait between two questions")
+    command: Command | None = Field(default=None, description="a list: the program that judges; absent means well")
+    deadline_s: Seconds = Field(default=300.0, description="how long the new system may take to become well")
+    retry_s: Seconds = Field(default=10.0, description="how long to wait between two questions")
 
 
 class HooksConfig(_Section):
     """The integrator's programs that may hold an update back."""
 
-    download: Command | None = Field(None, description="a list: asked before the first byte is fetched")
-    reboot: Command | None = Field(None, description="a list: asked before the boot switch is written")
-    timeout_s: Seconds = Field(60.0, description="how long any hook may take to answer")
-    retry_s: Seconds = Field(300.0, description="when to ask again after 'not now'")
+    download: Command | None = Field(default=None, description="a list: asked before the first byte is fetched")
+    reboot: Command | None = Field(default=None, description="a list: asked before the boot switch is written")
+    timeout_s: Seconds = Field(default=60.0, description="how long any hook may take to answer")
+    retry_s: Seconds = Field(default=300.0, description="when to ask again after 'not now'")
 
 
 class InstallConfig(_Section):
@@ -132,7 +132,7 @@ class InstallConfig(_Section):
 class LimitsConfig(_Section):
     """What the agent may take of the machine."""
 
-    memory_mib: int = Field(16, ge=1, le=1024, description="the most that decoding a payload may take")
+    memory_mib: int = Field(default=16, ge=1, le=1024, description="the most that decoding a payload may take")
 
 
 class Config(_Section):
@@ -207,7 +207,8 @@ def _place(location: tuple[int | str, ...]) -> str:
             return ": ".join([f"[[slots]] {number + 1}", *map(str, rest)])
         case ("slots",):
             return "[[slots]]"
-        case (section, *rest):
+        case _:
+            section, *rest = location
             return " ".join([f"[{section}]", ".".join(map(str, rest))]).rstrip()
 
 

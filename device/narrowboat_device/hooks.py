@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -106,10 +107,8 @@ class HookRunner:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """End a process that leads a group, and all of the group."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
-from narrowboat_protocol.errors import MediumError, NarrowboatError, Reason
+from narrowboat_protocol.errors import MediumError, NarrowboatError
 from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import FetchRequest
 
 from .boot import BootControl
 from .core import actions as act
 from .core.actions import Action, Record
-from .core.events import ActionFailed, Event, LinkOpened, Now, TimeReached
+from .core.events import ActionFailed, Event, LinkOpened, Now, SlotCommitted, TimeReached
 from .envelopes import EnvelopeFolder
 from .inbox import Inbox, InboxClosedError
 from .records import RecordFile
@@ -41,7 +41,6 @@ from .workers import FILE_SOURCE, Workers
 
 _FAILURES_IN_A_ROW_MAX = 8
 
-_log = logging.getLogger(__name__)
 _agent_log = logging.getLogger("narrowboat_device.agent")
 
 
@@ -142,27 +141,28 @@ class Shell:
         """Have an event handled, and the failures that follow from it."""
         if isinstance(event, LinkOpened):
             self._machine.status.count_link()
-        for _ in range(_FAILURES_IN_A_ROW_MAX):
-            outcome = self._perform_all(self._core.handle(event, self._clocks()))
-            if not isinstance(outcome, ActionFailed):
-                return outcome
-            event = outcome
-        raise MediumError(
-            Reason.MEDIUM_FAILED, f"{_FAILURES_IN_A_ROW_MAX} actions failed in a row, the last one: {event.message}"
-        )
+        outcome = self._perform_all(self._core.handle(event, self._clocks()))
+        failures = 0
+        while isinstance(outcome, ActionFailed):
+            failures += 1
+            if failures == _FAILURES_IN_A_ROW_MAX:
+                raise MediumError(
+                    outcome.reason, f"{failures} actions failed in a row, the last one: {outcome.message}"
+                )
+            outcome = self._perform_all(self._core.handle(outcome, self._clocks()))
+        return outcome
 
     def _perform_all(self, actions: Sequence[Action]) -> ActionFailed | Ending | None:
         for action in actions:
             try:
                 self._perform(action)
             except NarrowboatError as error:
-                _log.warning("%s failed: %s", type(action).__name__, error)
                 return ActionFailed(action, error.reason, str(error))
             if isinstance(action, act.Reboot):
                 return Ending.REBOOT
         return None
 
-    def _perform(self, action: Action) -> None:  # noqa: C901  # one line for each action is the whole of it
+    def _perform(self, action: Action) -> None:  # noqa: C901, PLR0912  # one line for each action is the whole of it
         machine = self._machine
         match action:
             case act.Publish(channel, payload, qos):
@@ -183,6 +183,7 @@ class Shell:
                 machine.boot.arm_trial(slot)
             case act.CommitSlot(slot):
                 machine.boot.commit(slot)
+                self._inbox.put(SlotCommitted(slot))
             case act.RestoreBoot(slot):
                 machine.boot.restore(slot)
             case act.Reboot():

@@ -103,8 +103,7 @@ class SlotFile:
         return bytes(layer), image.digest()
 
     def _forget(self, offset: int, length: int) -> None:
-        if self._writable:
-            self.sync()
+        self.sync()
         forget_cached(self._fd, offset, length)
 
     def _read_chunk(self, tree: Tree, number: int) -> memoryview:

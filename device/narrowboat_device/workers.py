@@ -31,6 +31,7 @@ from .slots import SlotFile
 FILE_SOURCE = "file:"
 WorkerAction = SyncSlot | HashSlot | ReadBackSlot | RunHook | Fetch
 
+_CLOSE_WAIT_S = 2.0
 _HOOK_LANE = "hooks"
 _FILE_LANE = "files"
 _Job = tuple[Action, Callable[[], Event | None]]
@@ -43,7 +44,7 @@ class Workers:
         self._slots = slots
         self._hooks = hooks
         self._inbox = inbox
-        self._lanes: dict[str, SimpleQueue[_Job | None]] = {}
+        self._lanes: dict[str, tuple[SimpleQueue[_Job | None], Thread]] = {}
 
     def start(self, action: WorkerAction) -> None:
         """Take a job and return at once."""
@@ -66,17 +67,19 @@ class Workers:
                 assert_never(action)
 
     def close(self) -> None:
-        """Take no more results: kill the hook that runs, and let each lane end after its job."""
+        """Kill the hook that runs, and let each lane end after its job, if that is soon."""
         self._hooks.close()
-        for jobs in self._lanes.values():
+        for jobs, thread in self._lanes.values():
             jobs.put(None)
+            thread.join(_CLOSE_WAIT_S)
 
     def _queue(self, lane: str, action: Action, work: Callable[[], Event | None]) -> None:
-        jobs = self._lanes.get(lane)
-        if jobs is None:
-            jobs = self._lanes[lane] = SimpleQueue()
-            Thread(target=self._work, args=(jobs,), name=lane, daemon=True).start()
-        jobs.put((action, work))
+        if lane not in self._lanes:
+            jobs: SimpleQueue[_Job | None] = SimpleQueue()
+            thread = Thread(target=self._work, args=(jobs,), name=lane, daemon=True)
+            self._lanes[lane] = jobs, thread
+            thread.start()
+        self._lanes[lane][0].put((action, work))
 
     def _work(self, jobs: SimpleQueue[_Job | None]) -> None:
         try:

@@ -1,12 +1,13 @@
 """What a boot loader does at power-on, for the `file` adapter.
 
-    trial armed, tries left       count one try down, durably; boot the trial slot
-    trial armed, no tries left    end the trial, mark its slot unbootable, durably; boot the primary slot
-    no trial                      boot the primary slot; if it is not bootable, the other one that is
-    nothing is bootable           boot the primary slot all the same: it was committed once, and a machine that stays in its
-                                  loader is lost for certain
-    state missing or unreadable   write the default environment (the first configured slot is primary, both are bootable) and
-                                  boot by it: the one case in which two faults at once may boot a slot that nobody committed
+    trial armed, tries left      count one try down, durably; boot the trial slot
+    trial armed, no tries left   end the trial, mark its slot unbootable, durably; boot the primary slot
+    no trial                     boot the primary slot; if it is not bootable, the other one that is
+    nothing is bootable          boot the primary slot all the same: it was committed once, and a machine that
+                                 stays in its loader is lost for certain
+    no state can be read         write the default environment (the first configured slot is primary, both are
+                                 bootable) and boot by it: the one case in which two faults at once may boot a
+                                 slot that nobody committed
 
 A try is counted before the slot is booted, so a slot that hangs or loses power in its first instruction has
 used it.

@@ -56,7 +56,7 @@ class ByteStream:
         self._to_ask: deque[Range] = deque()
         """What was never asked for, as (offset, end)."""
         self._again: list[tuple[int, int, int]] = []
-        """Blocks to ask for again, as a heap with the one needed first on top: offset, length, tries so far."""
+        """Blocks to ask for again, a heap with the one needed first on top: (offset, length, tries so far)."""
         self._outstanding: dict[int, _Outstanding] = {}
         self._early: dict[int, bytes | memoryview] = {}
 

@@ -1,0 +1,230 @@
+"""From a configuration to a gateway that is ready to run: everything opened, checked against each other, and closed
+again.
+
+What can be known to be wrong is found here, before the agent starts: a key that is not the certificate's, a
+certificate of another name (the broker would let it in and then starve it), a slot that is not there, records that
+were never provisioned, another agent on the same data folder. Whatever is found is a `UsageError` that says what to
+do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from narrowboat_protocol.errors import MediumError, Reason, UsageError
+from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
+from narrowboat_protocol.limits import KIB, MIB, Limits
+from narrowboat_protocol.payload import available_codecs
+from narrowboat_protocol.suit import class_id, vendor_id
+from narrowboat_protocol.trust import Hardware
+
+from . import BUILT_AT_S, __version__
+from .boot import BootControl
+from .boot.file import FileBootControl
+from .config import Config
+from .core import Agent
+from .core.actions import Record
+from .core.events import BootStatus, Started
+from .core.settings import Settings, SlotSettings
+from .envelopes import EnvelopeFolder
+from .files import read_bounded
+from .hooks import HookRunner, hook_commands
+from .inbox import Inbox
+from .link import Endpoint, Link, tls_context
+from .loop import Machine, NoLink, Publisher, read_clocks
+from .records import RecordFile, record_bytes_max, record_path
+from .slots import SlotFile
+from .status import StatusFile, status_path
+from .workers import Workers
+
+_PEM_BYTES_MAX = 64 * KIB
+_REBOOT_COMMAND_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway with everything open."""
+
+    agent: Agent
+    machine: Machine
+    inbox: Inbox
+    started: Started
+    """The agent's first event."""
+
+
+@contextmanager
+def open_gateway(config: Config, limits: Limits, *, with_link: bool) -> Iterator[Gateway]:
+    """Open everything that the agent needs; the link, if there is to be one, connects at once."""
+    with ExitStack() as stack:
+        stack.enter_context(lock_folder(config.storage.data_dir))
+        signer = read_signer(config)
+        certificate = read_certificate(config, signer)
+        boot = boot_control(config)
+        status = boot.status()
+        slots = {
+            slot.name: stack.enter_context(SlotFile(slot.name, slot.path, limits, writable=slot.name != status.running))
+            for slot in config.slots
+        }
+        records = {record: stack.enter_context(open_record(config, record, limits)) for record in Record}
+        envelopes = EnvelopeFolder(config.storage.data_dir, limits)
+        inbox = Inbox(limits.window_bytes_max)
+        hooks = HookRunner(hook_commands(config), status.running, status_path(config.storage.data_dir))
+        workers = Workers(slots, hooks, inbox)
+        stack.callback(workers.close)
+        machine = Machine(
+            slots=slots,
+            records=records,
+            envelopes=envelopes,
+            boot=boot,
+            workers=workers,
+            link=_open_link(config, limits, inbox, stack) if with_link else NoLink(),
+            status=StatusFile(status_path(config.storage.data_dir), _facts(config, status)),
+            reboot=_rebooter(config),
+        )
+        agent = Agent(settings_of(config, certificate, slots, limits), signer, os.urandom, limits)
+        started = Started(
+            boot=status,
+            records={record: file.load() for record, file in records.items()},
+            envelopes={name: envelope for name in slots if (envelope := envelopes.load(name)) is not None},
+        )
+        yield Gateway(agent, machine, inbox, started)
+
+
+@contextmanager
+def lock_folder(data_dir: Path) -> Iterator[None]:
+    """Be the only agent on a data folder. Raises `UsageError` if another one is at work or the folder is missing."""
+    try:
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[storage] data_dir: expected a folder at {data_dir}: {error.strerror}; run `narrowboat-device provision`",
+        ) from None
+    try:
+        if not _lock(fd):
+            raise UsageError(Reason.BUSY, f"another narrowboat-device is at work on {data_dir}; stop it first")
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_signer(config: Config) -> PrivateKey:
+    """The device's private key."""
+    return PrivateKey.from_pem(read_bounded(config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
+
+
+def read_certificate(config: Config, signer: PrivateKey) -> bytes:
+    """The device's certificate, DER, once it is known to be this device's and this key's."""
+    pem = read_bounded(config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise UsageError(
+            Reason.BAD_CONFIG, f"[broker] certificate: expected PEM in {config.broker.certificate}"
+        ) from None
+    names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [config.gateway.name]:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[broker] certificate: expected one for {config.gateway.name}, as [gateway] says, got {names!r:.80}",
+        )
+    if public_key_from_cryptography(certificate.public_key()) != signer.public:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            "[broker] certificate: expected one for the key in [broker] key, got another; ask for a new one",
+        )
+    return certificate.public_bytes(Encoding.DER)
+
+
+def read_root(config: Config, limits: Limits) -> bytes:
+    """The root that this gateway is provisioned with, unverified."""
+    return read_bounded(config.storage.root, limits.root_bytes_max, "[storage] root")
+
+
+def boot_control(config: Config) -> BootControl:
+    """The adapter that the configuration names."""
+    return FileBootControl(config.boot.state_file, config.boot.booted_path, config.slot_names, config.boot.tries)
+
+
+def open_record(config: Config, record: Record, limits: Limits) -> RecordFile:
+    return RecordFile(record_path(config.storage.data_dir, record), record_bytes_max(record, limits))
+
+
+def hardware_of(config: Config) -> Hardware:
+    vendor = vendor_id(config.gateway.vendor)
+    return Hardware(vendor, class_id(vendor, config.gateway.hardware_class))
+
+
+def settings_of(config: Config, certificate: bytes, slots: dict[str, SlotFile], limits: Limits) -> Settings:
+    """What the agent is told about this gateway."""
+    first, second = (SlotSettings(slot.name, slot.size_bytes) for slot in slots.values())
+    return Settings(
+        device=config.gateway.name,
+        component=config.gateway.component,
+        hardware=hardware_of(config),
+        slots=(first, second),
+        certificate=certificate,
+        first_root=read_root(config, limits),
+        agent_version=__version__,
+        built_at_s=BUILT_AT_S,
+        codecs=tuple(sorted(available_codecs())),
+        memory_bytes_max=config.limits.memory_mib * MIB,
+        local_install_allowed=config.install.allow_local,
+        health_deadline_s=config.health.deadline_s,
+        health_retry_s=config.health.retry_s,
+        hook_retry_s=config.hooks.retry_s,
+    )
+
+
+def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack) -> Publisher:
+    broker = config.broker
+    endpoint = Endpoint(
+        host=broker.host,
+        port=broker.port,
+        device=config.gateway.name,
+        tls=tls_context(broker.server_ca, broker.certificate, broker.key, limits),
+        keepalive_s=broker.keepalive_s,
+    )
+    link = Link(endpoint, inbox, limits, lambda: read_clocks().monotonic_s)
+    stack.callback(link.close)
+    link.start()
+    return link
+
+
+def _facts(config: Config, status: BootStatus) -> dict[str, str]:
+    return {"device": config.gateway.name, "slot": status.running, "boot_id": status.boot_id.hex()}
+
+
+def _rebooter(config: Config) -> Callable[[], None]:
+    """How this machine reboots: by its command, or by whoever waits for our exit status."""
+    command = config.boot.reboot_command
+
+    def reboot() -> None:
+        if command is None:
+            return
+        try:
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=_REBOOT_COMMAND_TIMEOUT_S)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise MediumError(
+                Reason.BOOT_CONTROL_FAILED, f"[boot] reboot_command: expected a reboot, got {error}"
+            ) from error
+
+    return reboot

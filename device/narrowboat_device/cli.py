@@ -1,0 +1,134 @@
+"""The command line of a gateway: `narrowboat-device run | status | provision | verify-slot | install | machine`.
+
+Exit status: 0 it is done; 1 it was refused or it failed, standard error says why; 2 the command or the configuration
+is wrong; and from `run`, 100 the machine is to be rebooted now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from narrowboat_protocol.errors import NarrowboatError, UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+
+from . import __version__
+from .assembly import open_gateway
+from .config import load_config
+from .files import write_durably
+from .inbox import Inbox
+from .install import install
+from .log import LEVELS, log_to_stderr
+from .loop import Ending, Shell
+from .machine import REBOOT_STATUS, SimulatedMachine, agent_command
+from .provision import provision, record_release, signing_request
+from .status import read_status, status_path
+from .verify import verify_slot
+
+DEFAULT_CONFIG = Path("/etc/narrowboat/device.toml")
+_OK, _REFUSED, _WRONG_USE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    log_to_stderr(options.log_level)
+    try:
+        status: int = options.command(options)
+    except UsageError as error:
+        print(f"narrowboat-device: {error}", file=sys.stderr)
+        return _WRONG_USE
+    except NarrowboatError as error:
+        print(f"narrowboat-device: {error.reason}: {error}", file=sys.stderr)
+        return _REFUSED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="narrowboat-device", description="Keeps this gateway up to date.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, function: object) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+        added.set_defaults(command=function)
+        return added
+
+    command("run", "run the agent", _run)
+    status = command("status", "show where the agent stands", _status)
+    status.add_argument("--json", action="store_true", help="as the status file has it")
+    made = command("provision", "make this machine a gateway; may be repeated", _provision)
+    made.add_argument("--csr-out", type=Path, metavar="FILE", help="write a certificate signing request")
+    made.add_argument("--primary", metavar="SLOT", help="the slot that runs now; default: the first")
+    made.add_argument("--release", type=Path, metavar="FILE", help="the release that the primary slot was made from")
+    verified = command("verify-slot", "prove a slot's bytes against the release beside it", _verify_slot)
+    verified.add_argument("slot", metavar="SLOT")
+    installed = command("install", "install a release file, without broker or bridge", _install)
+    installed.add_argument("file", type=Path, metavar="FILE")
+    command("machine", "simulate the machine around the agent: boot loader, reboots, watchdog", _machine)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway, _stoppable(gateway.inbox):
+        ending = Shell(gateway.agent, gateway.machine, gateway.inbox).run([gateway.started])
+    return REBOOT_STATUS if ending is Ending.REBOOT else _OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    values = read_status(status_path(load_config(options.config).storage.data_dir))
+    if options.json:
+        print(json.dumps(values, indent=1))
+        return _OK
+    for name, value in values.items():
+        print(f"{name}: {'-' if value is None else value}")
+    return _OK
+
+
+def _provision(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    made = provision(config, DEFAULT_LIMITS, options.primary)
+    for line in made or ["nothing: all is there"]:
+        print(f"made {line}")
+    if options.csr_out is not None:
+        write_durably(options.csr_out, signing_request(config))
+        print(f"made certificate signing request {options.csr_out}")
+    if options.release is not None:
+        print(f"recorded the release beside slot {record_release(config, DEFAULT_LIMITS, options.release)}")
+    return _OK
+
+
+def _verify_slot(options: argparse.Namespace) -> int:
+    finding = verify_slot(load_config(options.config), DEFAULT_LIMITS, options.slot)
+    print(f"slot {options.slot} {finding}")
+    return _OK if finding.matches else _REFUSED
+
+
+def _install(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    ready = install(config, DEFAULT_LIMITS, options.file, lambda line: print(line, flush=True), _stoppable)
+    return _OK if ready else _REFUSED
+
+
+def _machine(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    SimulatedMachine(config, agent_command(options.config, options.log_level)).run()
+    return _OK
+
+
+@contextmanager
+def _stoppable(inbox: Inbox) -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop after the event at hand."""
+    handlers = {number: signal.signal(number, lambda *_: inbox.close()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

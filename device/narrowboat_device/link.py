@@ -1,0 +1,296 @@
+"""The connection to the broker: MQTT 5 over mutual TLS, made to be lost and made again.
+
+One thread owns paho's client and drives it; other threads only publish, which appends to paho's queue and
+wakes the thread. Each connection gets a new client and a clean start, so nothing of a dead connection
+(half-read packets, QoS 1 messages waiting for a PUBACK) leaks into the next: the core says again what must
+be said again.
+
+Connecting is pipelined. CONNECT and SUBSCRIBE are queued before anything is sent, and the core hears
+`LinkOpened` at once, so that its first requests follow in the same flight; MQTT 5 allows it (section
+3.1.4), and it saves the two round trips that waiting for CONNACK and SUBACK would take. A broker that
+refuses closes the connection, and what was sent is lost, as on any other link that breaks.
+
+Waiting before the next attempt follows full jitter (tenacity's `wait_random_exponential`) with a hard
+floor. A connection that carried data starts the series anew, since links that break every few seconds are
+the normal case here. A broker that says no, or another client that takes our session over, is not met with
+haste: then the wait is at least half a minute.
+
+Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
+byte. Those of a handshake that failed are not seen. Data blocks and documents go to the inbox by its own
+rules; nothing that is received is ever logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from tenacity import RetryCallState, Retrying, wait_random_exponential
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import KIB, Limits
+from narrowboat_protocol.topics import ROOT_TOPIC, Channel, device_subscriptions, device_topic
+
+from .core.events import (
+    AckArrived,
+    BlockArrived,
+    DeliveryArrived,
+    LinkLost,
+    LinkOpened,
+    RootArrived,
+    WireBytesCounted,
+)
+from .inbox import Inbox
+
+_WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
+_REFUSED_WAIT_S_MIN = 30.0
+_CONNECT_TIMEOUT_S = 30.0
+_LOOP_S = 1.0
+_CLOSE_WAIT_S = 2.0
+_QUEUED_MESSAGES_MAX = 64
+_PACKET_OVERHEAD_BYTES = KIB
+# struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
+_TCP_INFO_BYTES_RECEIVED = 128
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Whom to connect to, and as whom."""
+
+    host: str
+    port: int
+    device: str
+    tls: ssl.SSLContext
+    keepalive_s: int
+
+
+def tls_context(server_ca: Path, certificate: Path, key: Path, limits: Limits) -> ssl.SSLContext:
+    """Mutual TLS, 1.2 or newer, against one CA and the host's name. Raises `UsageError`."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(server_ca)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[broker] server_ca, certificate, key: expected PEM files that fit together: {type(error).__name__}: "
+            f"{error.strerror}",
+        ) from None
+    context.sslsocket_class = _bounded_socket(limits.message_bytes_max + _PACKET_OVERHEAD_BYTES)
+    return context
+
+
+def _bounded_socket(packet_bytes_max: int) -> type[ssl.SSLSocket]:
+    """A socket that ends the connection when a packet is announced that is larger than we allow.
+
+    paho has no bound of its own below 256 MiB. It asks the socket for the whole rest of a packet, before
+    anything of that size is allocated; here the request is refused, which paho takes for a lost connection.
+    """
+
+    class BoundedSocket(ssl.SSLSocket):
+        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+            if buflen > packet_bytes_max:
+                raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
+            return super().recv(buflen, flags)
+
+    return BoundedSocket
+
+
+class Link:
+    """Keeps one device connected, until it is closed."""
+
+    def __init__(self, endpoint: Endpoint, inbox: Inbox, limits: Limits, monotonic_s: Callable[[], float]) -> None:
+        self._endpoint = endpoint
+        self._inbox = inbox
+        self._limits = limits
+        self._monotonic_s = monotonic_s
+        self._client: Client | None = None
+        self._closing = Flag()
+        self._meter = _Meter()
+        self._carried_data = False
+        self._was_refused = False
+        self._data_topic = device_topic(endpoint.device, Channel.DATA)
+        self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived | RootArrived]] = {
+            device_topic(endpoint.device, Channel.ASSIGN): DeliveryArrived,
+            device_topic(endpoint.device, Channel.ACK): AckArrived,
+            ROOT_TOPIC: RootArrived,
+        }
+        self._thread = Thread(target=self._run, name="link", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
+        """Send a message if the link is up, else drop it."""
+        client = self._client
+        if client is not None:
+            client.publish(device_topic(self._endpoint.device, channel), payload, qos)
+
+    def close(self) -> None:
+        """Say goodbye, if there is somebody to say it to, and end the thread."""
+        self._closing.set()
+        client = self._client
+        if client is not None:
+            client.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_WAIT_S)
+
+    def _run(self) -> None:
+        try:
+            attempt = 0
+            while not self._closing.is_set():
+                self._carried_data = self._was_refused = False
+                self._hold_connection()
+                attempt = 1 if self._carried_data else attempt + 1
+                self._closing.wait(wait_s(attempt, refused=self._was_refused))
+        except BaseException as error:  # noqa: BLE001  # a mistake of ours must end the process, not the link alone
+            self._inbox.fail(error)
+
+    def _hold_connection(self) -> None:
+        """Connect, and drive the connection until it ends."""
+        client = self._new_client()
+        try:
+            client.connect(
+                self._endpoint.host,
+                self._endpoint.port,
+                self._endpoint.keepalive_s,
+                clean_start=True,
+                properties=self._connect_properties(),
+            )
+        except OSError as error:
+            self._was_refused = isinstance(error, ssl.SSLCertVerificationError)
+            _log.info("no connection to %s: %s", self._endpoint.host, error.strerror or type(error).__name__)
+            return
+        client.subscribe([(topic, 0 if topic == self._data_topic else 1) for topic in self._topics()])
+        self._client = client
+        self._inbox.put(LinkOpened())
+        self._drive(client)
+        self._client = None
+        self._inbox.put(WireBytesCounted(self._meter.total))
+        self._inbox.put(LinkLost())
+
+    def _drive(self, client: Client) -> None:
+        next_count_s = 0.0
+        status = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            status = client.loop(_LOOP_S)
+            now_s = self._monotonic_s()
+            if now_s >= next_count_s and self._meter.read(client.socket()):
+                next_count_s = now_s + 1.0
+                self._inbox.put(WireBytesCounted(self._meter.total))
+        _log.info("the connection to %s ended: %s", self._endpoint.host, status.name)
+
+    def _topics(self) -> tuple[str, ...]:
+        return device_subscriptions(self._endpoint.device)
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._endpoint.device,
+            protocol=MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(_QUEUED_MESSAGES_MAX)
+        client.tls_set_context(self._endpoint.tls)
+        client.on_socket_open = self._socket_opened
+        client.on_socket_close = self._socket_closing
+        # With this set, publishing from another thread only queues and wakes the loop: paho would else write to
+        # the socket from there, in the middle of a packet of ours.
+        client.on_socket_register_write = _nothing
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_message = self._message_arrived
+        return client
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+        properties.MaximumPacketSize = self._limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
+        return properties
+
+    # What paho calls, in the link's thread.
+
+    def _socket_opened(self, _client: Client, _data: object, sock: object) -> None:
+        if isinstance(sock, socket.socket):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._endpoint.keepalive_s * 1000)
+        self._meter.begin()
+
+    def _socket_closing(self, _client: Client, _data: object, sock: object) -> None:
+        self._meter.read(sock)
+
+    def _connected(
+        self, _client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            self._was_refused = True
+            _log.warning("the broker refused the connection: %s", reason)
+
+    def _disconnected(
+        self, _client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._was_refused = reason.is_failure
+            _log.warning("the broker ended the connection: %s", reason)
+
+    def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self._carried_data = True
+        if message.topic == self._data_topic:
+            self._inbox.offer_block(BlockArrived(bytes(message.payload)))
+        elif (event := self._documents.get(message.topic)) is not None:
+            self._inbox.put_from_peer(event(bytes(message.payload)))
+
+
+class _Meter:
+    """Adds up what each socket received, by the kernel's count."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self._current = 0
+
+    @property
+    def total(self) -> int:
+        return self._before + self._current
+
+    def begin(self) -> None:
+        """A new socket: the old one's count stands."""
+        self._before, self._current = self.total, 0
+
+    def read(self, sock: object) -> bool:
+        """Take the count of the open socket; true if it grew."""
+        if not isinstance(sock, socket.socket):
+            return False
+        last = self._current
+        with suppress(OSError):
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
+        return self._current > last
+
+
+def wait_s(attempt: int, *, refused: bool) -> float:
+    """How long to wait before the next connection, after `attempt` in a row that came to nothing."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    wait = _WAIT(state)
+    return _REFUSED_WAIT_S_MIN + wait if refused else wait
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,122 @@
+"""Making a machine a gateway: its key, room for what must survive, and the first boot state.
+
+Everything here may be repeated: what is there stays as it is. A key in particular is made once and never replaced,
+since it is who this gateway is. The private key never leaves the machine; what leaves is a certificate signing
+request, whose subject is only a hint, as the registry chooses the name.
+
+With a release file, the envelope of the release that the running slot was made from is put beside it, so that the
+fleet knows what runs from the first hello on, and the floor is raised to it. The envelope is believed like any other;
+whether the slot's bytes are that release is what `verify-slot` proves.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import KIB, Limits
+from narrowboat_protocol.trust import Trust
+
+from .assembly import hardware_of, read_root
+from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
+from .config import Config
+from .core.actions import Record
+from .envelopes import EnvelopeFolder
+from .files import medium_failed, pwrite_all, read_bounded, sync_folder
+from .records import RecordFile, record_bytes_max, record_path
+from .release_file import ReleaseFile
+
+_KEY_BYTES_MAX = 16 * KIB
+
+
+def provision(config: Config, limits: Limits, primary: str | None = None) -> list[str]:
+    """Make what is missing. Returns a line for each thing that was made."""
+    Trust(read_root(config, limits), limits=limits)
+    data_dir = config.storage.data_dir
+    for folder in (data_dir, config.broker.key.parent, config.boot.state_file.parent):
+        _make_folder(folder)
+    made = [f"key {config.broker.key}"] if make_key(config.broker.key) else []
+    for record in Record:
+        path = record_path(data_dir, record)
+        if not path.exists():
+            made.append(f"record {path}")
+        RecordFile.allocate(path, record_bytes_max(record, limits))
+    if _make_boot_state(config, primary):
+        made.append(f"boot state {config.boot.state_file}")
+    return made
+
+
+def make_key(path: Path) -> bool:
+    """Make a P-256 key, readable by its owner only, unless there is a file already. True if it was made."""
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise medium_failed(f"make the key {path}", error) from error
+    try:
+        pwrite_all(fd, pem, 0)
+        os.fsync(fd)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise medium_failed(f"write the key {path}", error) from error
+    finally:
+        os.close(fd)
+    return True
+
+
+def signing_request(config: Config) -> bytes:
+    """A certificate signing request for the device's key, PEM."""
+    pem = read_bounded(config.broker.key, _KEY_BYTES_MAX, "[broker] key")
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(Reason.BAD_CONFIG, f"[broker] key: expected a P-256 private key in {config.broker.key}")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, config.gateway.name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM)
+
+
+def record_release(config: Config, limits: Limits, path: Path) -> str:
+    """Put the envelope of a release file beside the primary slot. Returns the slot. Raises `PeerError` if it is not
+    believed.
+    """
+    trust = Trust(read_root(config, limits), limits=limits)
+    with ReleaseFile(path, limits) as file:
+        envelope = file.envelope
+    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), floor=0)
+    state = read_state(config.boot.state_file)
+    if state is None:
+        raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")
+    EnvelopeFolder(config.storage.data_dir, limits).save(state.primary, envelope)
+    return state.primary
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise medium_failed(f"make the folder {folder}", error) from error
+
+
+def _make_boot_state(config: Config, primary: str | None) -> bool:
+    """Say that the primary slot, and it alone, boots, unless there is a boot state already."""
+    slot = primary or config.slot_names[0]
+    if slot not in config.slot_names:
+        raise UsageError(Reason.BAD_USE, f"--primary: expected {' or '.join(config.slot_names)}, got {slot!r:.40}")
+    RecordFile.allocate(config.boot.state_file, STATE_BYTES_MAX)
+    if read_state(config.boot.state_file) is not None:
+        return False
+    write_state(config.boot.state_file, BootState(slot, None, 0, frozenset({slot})))
+    return True
