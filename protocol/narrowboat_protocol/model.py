@@ -62,8 +62,7 @@ class Document(BaseModel):
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
-        allow_inf_nan=False,
-        use_enum_values=False,
+        defer_build=True,  # so that a device never builds the validators of what only operators say
     )
 
     _ignored_keys: ClassVar[range] = range(0)
