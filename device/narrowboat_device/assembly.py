@@ -49,6 +49,8 @@ from .workers import Workers
 
 _PEM_BYTES_MAX = 64 * KIB
 _REBOOT_COMMAND_TIMEOUT_S = 60.0
+# A whole window may wait, each block with its header, beside the answers to requests that were late and made twice.
+_INBOX_WINDOWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def open_gateway(config: Config, limits: Limits, *, with_link: bool) -> Iterator
         }
         records = {record: stack.enter_context(open_record(config, record, limits)) for record in Record}
         envelopes = EnvelopeFolder(config.storage.data_dir, limits)
-        inbox = Inbox(limits.window_bytes_max)
+        inbox = Inbox(_INBOX_WINDOWS * limits.window_bytes_max)
         hooks = HookRunner(hook_commands(config), status.running, status_path(config.storage.data_dir))
         workers = Workers(slots, hooks, inbox)
         stack.callback(workers.close)
@@ -97,6 +99,7 @@ def open_gateway(config: Config, limits: Limits, *, with_link: bool) -> Iterator
             records={record: file.load() for record, file in records.items()},
             envelopes={name: envelope for name in slots if (envelope := envelopes.load(name)) is not None},
         )
+        stack.callback(inbox.close)
         yield Gateway(agent, machine, inbox, started)
 
 
@@ -200,7 +203,7 @@ def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack) -
         host=broker.host,
         port=broker.port,
         device=config.gateway.name,
-        tls=tls_context(broker.server_ca, broker.certificate, broker.key, limits),
+        tls=tls_context(broker.server_ca, broker.certificate, broker.key),
         keepalive_s=broker.keepalive_s,
     )
     link = Link(endpoint, inbox, limits, lambda: read_clocks().monotonic_s)

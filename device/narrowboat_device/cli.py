@@ -2,6 +2,8 @@
 
 Exit status: 0 it is done; 1 it was refused or it failed, standard error says why; 2 the command or the configuration
 is wrong; and from `run`, 100 the machine is to be rebooted now.
+
+Each command imports what it needs: the agent runs for years on small machines, and need not hold the rest.
 """
 
 from __future__ import annotations
@@ -18,19 +20,12 @@ from narrowboat_protocol.errors import NarrowboatError, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
 from . import __version__
-from .assembly import open_gateway
 from .config import load_config
-from .files import write_durably
 from .inbox import Inbox
-from .install import install
 from .log import LEVELS, log_to_stderr
-from .loop import Ending, Shell
-from .machine import REBOOT_STATUS, SimulatedMachine, agent_command
-from .provision import provision, record_release, signing_request
-from .status import read_status, status_path
-from .verify import verify_slot
 
 DEFAULT_CONFIG = Path("/etc/narrowboat/device.toml")
+REBOOT_STATUS = 100
 _OK, _REFUSED, _WRONG_USE = 0, 1, 2
 
 
@@ -76,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .assembly import open_gateway
+    from .loop import Ending, Shell
+
     config = load_config(options.config)
     with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway, _stoppable(gateway.inbox):
         ending = Shell(gateway.agent, gateway.machine, gateway.inbox).run([gateway.started])
@@ -83,6 +81,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from .status import read_status, status_path
+
     values = read_status(status_path(load_config(options.config).storage.data_dir))
     if options.json:
         print(json.dumps(values, indent=1))
@@ -93,6 +93,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _provision(options: argparse.Namespace) -> int:
+    from .files import write_durably
+    from .provision import provision, record_release, signing_request
+
     config = load_config(options.config)
     made = provision(config, DEFAULT_LIMITS, options.primary)
     for line in made or ["nothing: all is there"]:
@@ -106,20 +109,26 @@ def _provision(options: argparse.Namespace) -> int:
 
 
 def _verify_slot(options: argparse.Namespace) -> int:
+    from .verify import verify_slot
+
     finding = verify_slot(load_config(options.config), DEFAULT_LIMITS, options.slot)
     print(f"slot {options.slot} {finding}")
     return _OK if finding.matches else _REFUSED
 
 
 def _install(options: argparse.Namespace) -> int:
+    from .install import install
+
     config = load_config(options.config)
     ready = install(config, DEFAULT_LIMITS, options.file, lambda line: print(line, flush=True), _stoppable)
     return _OK if ready else _REFUSED
 
 
 def _machine(options: argparse.Namespace) -> int:
+    from .machine import SimulatedMachine, agent_command
+
     config = load_config(options.config)
-    SimulatedMachine(config, agent_command(options.config, options.log_level)).run()
+    SimulatedMachine(config, agent_command(options.config, options.log_level), REBOOT_STATUS).run()
     return _OK
 
 

@@ -41,6 +41,9 @@ class Inbox:
     def dropped_blocks(self) -> int:
         return self._dropped_blocks
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     def put(self, event: Event) -> None:
         """An event of our own parts."""
         with self._changed:

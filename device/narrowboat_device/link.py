@@ -16,7 +16,7 @@ the normal case here. A broker that says no, or another client that takes our se
 haste: then the wait is at least half a minute.
 
 Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
-byte. Those of a handshake that failed are not seen. Data blocks and documents go to the inbox by its own
+byte. Data blocks and documents go to the inbox by its own
 rules; nothing that is received is ever logged.
 """
 
@@ -36,6 +36,7 @@ from threading import Thread
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -61,10 +62,14 @@ _REFUSED_WAIT_S_MIN = 30.0
 _CONNECT_TIMEOUT_S = 30.0
 _LOOP_S = 1.0
 _CLOSE_WAIT_S = 2.0
+_COUNT_INTERVAL_S = 0.25
 _QUEUED_MESSAGES_MAX = 64
 _PACKET_OVERHEAD_BYTES = KIB
 # struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
 _TCP_INFO_BYTES_RECEIVED = 128
+
+# What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
+_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +85,7 @@ class Endpoint:
     keepalive_s: int
 
 
-def tls_context(server_ca: Path, certificate: Path, key: Path, limits: Limits) -> ssl.SSLContext:
+def tls_context(server_ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     """Mutual TLS, 1.2 or newer, against one CA and the host's name. Raises `UsageError`."""
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -93,37 +98,87 @@ def tls_context(server_ca: Path, certificate: Path, key: Path, limits: Limits) -
             f"[broker] server_ca, certificate, key: expected PEM files that fit together: {type(error).__name__}: "
             f"{error.strerror}",
         ) from None
-    context.sslsocket_class = _bounded_socket(limits.message_bytes_max + _PACKET_OVERHEAD_BYTES)
     return context
 
 
-def _bounded_socket(packet_bytes_max: int) -> type[ssl.SSLSocket]:
-    """A socket that ends the connection when a packet is announced that is larger than we allow.
+def reconnect_wait_s(attempt: int, was_refused: bool) -> float:  # noqa: FBT001  # one of two values that are handed on
+    """How long to wait before the next connection, after `attempt` in a row that came to nothing."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    wait = _WAIT(state)
+    return _REFUSED_WAIT_S_MIN + wait if was_refused else wait
 
-    paho has no bound of its own below 256 MiB. It asks the socket for the whole rest of a packet, before
-    anything of that size is allocated; here the request is refused, which paho takes for a lost connection.
+
+class _Meter:
+    """Adds up what each socket received, by the kernel's count."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self._current = 0
+
+    @property
+    def total(self) -> int:
+        return self._before + self._current
+
+    def begin(self) -> None:
+        """A new socket: the old one's count stands."""
+        self._before, self._current = self.total, 0
+
+    def read(self, sock: object) -> None:
+        """Take the count of the open socket, if it is one."""
+        if isinstance(sock, socket.socket):
+            with suppress(OSError):
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
+
+
+def _socket_class(packet_bytes_max: int, meter: _Meter) -> type[ssl.SSLSocket]:
+    """The sockets of a link.
+
+    paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
+    anything of that size is allocated; here the request is refused, which paho takes for a lost connection. And it
+    forgets the socket of a handshake that failed; here that is counted and closed.
     """
 
-    class BoundedSocket(ssl.SSLSocket):
+    class LinkSocket(ssl.SSLSocket):
         def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
             if buflen > packet_bytes_max:
                 raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
             return super().recv(buflen, flags)
 
-    return BoundedSocket
+        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature is ssl's
+            meter.begin()
+            try:
+                super().do_handshake(block)
+            except OSError:
+                meter.read(self)
+                self.close()
+                raise
+
+    return LinkSocket
 
 
 class Link:
     """Keeps one device connected, until it is closed."""
 
-    def __init__(self, endpoint: Endpoint, inbox: Inbox, limits: Limits, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        inbox: Inbox,
+        limits: Limits,
+        monotonic_s: Callable[[], float],
+        wait_s: Callable[[int, bool], float] = reconnect_wait_s,
+    ) -> None:
         self._endpoint = endpoint
         self._inbox = inbox
-        self._limits = limits
         self._monotonic_s = monotonic_s
+        self._wait_s = wait_s
         self._client: Client | None = None
         self._closing = Flag()
         self._meter = _Meter()
+        self._packet_bytes_max = limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
+        endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter)
+        self._told_bytes = 0
         self._carried_data = False
         self._was_refused = False
         self._data_topic = device_topic(endpoint.device, Channel.DATA)
@@ -159,7 +214,7 @@ class Link:
                 self._carried_data = self._was_refused = False
                 self._hold_connection()
                 attempt = 1 if self._carried_data else attempt + 1
-                self._closing.wait(wait_s(attempt, refused=self._was_refused))
+                self._closing.wait(self._wait_s(attempt, self._was_refused))
         except BaseException as error:  # noqa: BLE001  # a mistake of ours must end the process, not the link alone
             self._inbox.fail(error)
 
@@ -177,25 +232,36 @@ class Link:
         except OSError as error:
             self._was_refused = isinstance(error, ssl.SSLCertVerificationError)
             _log.info("no connection to %s: %s", self._endpoint.host, error.strerror or type(error).__name__)
+            self._tell_count()
             return
         client.subscribe([(topic, 0 if topic == self._data_topic else 1) for topic in self._topics()])
         self._client = client
         self._inbox.put(LinkOpened())
         self._drive(client)
         self._client = None
-        self._inbox.put(WireBytesCounted(self._meter.total))
+        self._tell_count()
         self._inbox.put(LinkLost())
 
     def _drive(self, client: Client) -> None:
         next_count_s = 0.0
         status = MQTTErrorCode.MQTT_ERR_SUCCESS
         while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            status = client.loop(_LOOP_S)
+            try:
+                status = client.loop(_LOOP_S)
+            except _UNREADABLE as error:
+                _log.warning("the broker sent what no broker sends: %s", type(error).__name__)
+                return
             now_s = self._monotonic_s()
-            if now_s >= next_count_s and self._meter.read(client.socket()):
-                next_count_s = now_s + 1.0
-                self._inbox.put(WireBytesCounted(self._meter.total))
+            if now_s >= next_count_s:
+                next_count_s = now_s + _COUNT_INTERVAL_S
+                self._meter.read(client.socket())
+                self._tell_count()
         _log.info("the connection to %s ended: %s", self._endpoint.host, status.name)
+
+    def _tell_count(self) -> None:
+        if self._meter.total != self._told_bytes:
+            self._told_bytes = self._meter.total
+            self._inbox.put(WireBytesCounted(self._told_bytes))
 
     def _topics(self) -> tuple[str, ...]:
         return device_subscriptions(self._endpoint.device)
@@ -222,7 +288,7 @@ class Link:
 
     def _connect_properties(self) -> Properties:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
-        properties.MaximumPacketSize = self._limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
+        properties.MaximumPacketSize = self._packet_bytes_max
         return properties
 
     # What paho calls, in the link's thread.
@@ -231,7 +297,6 @@ class Link:
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._endpoint.keepalive_s * 1000)
-        self._meter.begin()
 
     def _socket_closing(self, _client: Client, _data: object, sock: object) -> None:
         self._meter.read(sock)
@@ -256,40 +321,6 @@ class Link:
             self._inbox.offer_block(BlockArrived(bytes(message.payload)))
         elif (event := self._documents.get(message.topic)) is not None:
             self._inbox.put_from_peer(event(bytes(message.payload)))
-
-
-class _Meter:
-    """Adds up what each socket received, by the kernel's count."""
-
-    def __init__(self) -> None:
-        self._before = 0
-        self._current = 0
-
-    @property
-    def total(self) -> int:
-        return self._before + self._current
-
-    def begin(self) -> None:
-        """A new socket: the old one's count stands."""
-        self._before, self._current = self.total, 0
-
-    def read(self, sock: object) -> bool:
-        """Take the count of the open socket; true if it grew."""
-        if not isinstance(sock, socket.socket):
-            return False
-        last = self._current
-        with suppress(OSError):
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
-        return self._current > last
-
-
-def wait_s(attempt: int, *, refused: bool) -> float:
-    """How long to wait before the next connection, after `attempt` in a row that came to nothing."""
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = attempt
-    wait = _WAIT(state)
-    return _REFUSED_WAIT_S_MIN + wait if refused else wait
 
 
 def _nothing(*_: object) -> None:

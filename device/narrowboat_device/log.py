@@ -31,4 +31,3 @@ def log_to_stderr(level: str) -> None:
     logger = logging.getLogger(_PACKAGE)
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
-    logger.propagate = False

@@ -30,7 +30,6 @@ from .boot.loader import power_on
 from .config import Config
 from .loop import read_clocks
 
-REBOOT_STATUS = 100
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TERMINATE_WAIT_S = 10.0
@@ -58,11 +57,13 @@ class SimulatedMachine:
         self,
         config: Config,
         command: Sequence[str],
+        reboot_status: int,
         supervision: Supervision = Supervision(),
         monotonic_s: Callable[[], float] = lambda: read_clocks().monotonic_s,
     ) -> None:
-        """`command` starts the agent."""
+        """`command` starts the agent, which asks for a reboot by ending with `reboot_status`."""
         self._config = config
+        self._reboot_status = reboot_status
         self._command = tuple(command)
         self._supervision = supervision
         self._monotonic_s = monotonic_s
@@ -81,6 +82,7 @@ class SimulatedMachine:
         finally:
             self._end_agent()
             kill_orphans()
+            _prctl(_PR_SET_CHILD_SUBREAPER, 0)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
@@ -100,7 +102,7 @@ class SimulatedMachine:
         while not self._switched_off.is_set():
             begun_s = self._monotonic_s()
             status = self._run_agent()
-            if status == REBOOT_STATUS:
+            if status == self._reboot_status:
                 _log.info("reboot")
                 return
             lived = self._monotonic_s() - begun_s >= self._supervision.lived_s_min

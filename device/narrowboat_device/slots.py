@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Self
 
@@ -40,10 +41,11 @@ class SlotFile:
         try:
             self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except OSError as error:
-            raise UsageError(
-                Reason.BAD_CONFIG,
-                f"slot {name}: expected a block device or file at {path}: {error.strerror}; see [[slots]]",
-            ) from None
+            raise self._unusable(error.strerror) from None
+        mode = os.fstat(self._fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            os.close(self._fd)
+            raise self._unusable("it is neither")
         self.size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
 
     def close(self) -> None:
@@ -122,6 +124,12 @@ class SlotFile:
                 )
             filled += count
         return self._buffer[:length]
+
+    def _unusable(self, why: str | None) -> UsageError:
+        return UsageError(
+            Reason.BAD_CONFIG,
+            f"slot {self.name}: expected a block device or a file at {self._path}: {why}; see [[slots]]",
+        )
 
     def _failed(self, what: str, error: OSError) -> MediumError:
         return medium_failed(f"{what} slot {self.name} ({self._path})", error)

@@ -1,6 +1,6 @@
-"""The release file, `*.nbr`: a payload and the signed envelope of its release in one file.
+r"""The release file, `*.nbr`: a payload and the signed envelope of its release in one file.
 
-    "NBRELS1\\n" || u64be payload length || payload || u32be envelope length || SUIT envelope
+    "NBRELS1\n" || u64be payload length || payload || u32be envelope length || SUIT envelope
 
 The envelope is the tail, so that signing (again, or by one more key) rewrites kilobytes of a file of
 gigabytes, and the payload's offset never moves. The lengths are not signed and need not be: the envelope

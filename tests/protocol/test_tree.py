@@ -108,13 +108,15 @@ def test_the_spans_of_chunks_and_subtrees_cover_an_image_once(length: int) -> No
     end = 0
     for chunk in range(tree.chunk_count):
         offset, chunk_bytes = tree.chunk_span(chunk)
-        assert offset == end and 1 <= chunk_bytes <= 16
+        assert offset == end
+        assert 1 <= chunk_bytes <= 16
         end += chunk_bytes
     assert end == length
     next_chunk = 0
     for subtree in range(tree.subtree_count(LIMITS)):
         first_chunk, count = tree.subtree_span(subtree, LIMITS)
-        assert first_chunk == next_chunk and 1 <= count <= 4
+        assert first_chunk == next_chunk
+        assert 1 <= count <= 4
         next_chunk += count
     assert next_chunk == tree.chunk_count
 

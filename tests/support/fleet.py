@@ -15,14 +15,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from narrowboat_bridge.pki import Authority, issue_client, new_key
 from narrowboat_protocol.cose import sign1
 from narrowboat_protocol.documents import (
     Assignment,
@@ -60,8 +59,6 @@ from narrowboat_protocol.trust import Hardware, Trust
 
 NOW = 1_800_000_000
 """The wall time of every test, in seconds since 1970."""
-_BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
-_END = datetime(2045, 1, 1, tzinfo=UTC)
 _WEEK_S = 7 * 86_400
 
 COMPONENT = "rootfs"
@@ -167,31 +164,22 @@ class OperatorKit:
 
 @dataclass(frozen=True, slots=True)
 class CertificateAuthority:
-    """A CA in memory."""
+    """One of the fleet's certificate authorities, at the time of the tests."""
 
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
-    certificate: x509.Certificate
+    authority: Authority
 
     @property
     def pem(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        return self.authority.certificate_pem
 
     @classmethod
     def create(cls, common_name: str) -> CertificateAuthority:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(common_name)
-        builder = _builder(name, name, key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
-        return cls(key, builder.sign(key, hashes.SHA256()))
+        return cls(Authority.create(common_name, NOW))
 
-    def issue(self, common_name: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    def issue(self, name: str, key: ec.EllipticCurvePublicKey) -> bytes:
         """A client certificate, DER."""
-        builder = _builder(_name(common_name), self.certificate.subject, key)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        pem = issue_client(self.authority, name, key, NOW)
+        return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +308,7 @@ class FleetKit:
 
     def device(self, name: str, *, ca: CertificateAuthority | None = None) -> DeviceKit:
         """A new gateway with a P-256 key and a certificate of the device CA (or of `ca`)."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = new_key()
         certificate = (ca or self.device_ca).issue(name, key.public_key())
         return DeviceKit(name, PrivateKey(key), certificate, self.fleet_id)
 
@@ -379,26 +367,3 @@ def report_document(device: DeviceKit, release: bytes, state: State, **changes: 
 
 def _role(name: RoleName, signers: Sequence[PrivateKey], threshold: int = 1) -> Role:
     return Role(name=name, threshold=threshold, kids=tuple(signer.public.kid for signer in signers))
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    return builder.serial_number(x509.random_serial_number()).not_valid_before(_BEGINNING).not_valid_after(_END)
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

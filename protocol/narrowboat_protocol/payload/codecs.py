@@ -9,7 +9,7 @@ the decoder's own fixed state; and nothing may follow the compressed stream.
 - *zstd* (RFC 8878): one standard frame that states its content size, without dictionary, with a window of
   at most `1 << window_log` bytes. The header is read here, since libzstd decodes small frames in one pass
   without looking at the window, and some builds of it also accept skippable frames and formats older than
-  the RFC.
+  the RFC. libzstd is given the window's bound as well, so that a mistake here costs no memory.
 - *LZMA*: raw LZMA1 with lc=3, lp=0, pb=2 and a dictionary of `1 << window_log` bytes. Nothing is read from
   a header, so nothing in it can lie. The end marker is required: liblzma's raw encoder always writes it,
   and it shows that the stream ended where the frame does.
@@ -131,7 +131,7 @@ def _decompress_lzma(encoded: bytes | memoryview, image_bytes: int, limits: Limi
     except (lzma.LZMAError, EOFError, MemoryError) as error:
         raise _bad_frame(Codec.LZMA, f"the decoder refuses it: {type(error).__name__}") from None
     if len(image) <= image_bytes:
-        _check_end(Codec.LZMA, decoder.eof, decoder.unused_data)
+        _check_end(Codec.LZMA, decoder.unused_data, ended=decoder.eof)
     return image
 
 
@@ -143,11 +143,11 @@ def _decompress_zstd(encoded: bytes | memoryview, image_bytes: int, limits: Limi
     except (zstd.ZstdError, EOFError, MemoryError) as error:
         raise _bad_frame(Codec.ZSTD, f"the decoder refuses it: {type(error).__name__}") from None
     if len(image) <= image_bytes:
-        _check_end(Codec.ZSTD, decoder.eof, decoder.unused_data)
+        _check_end(Codec.ZSTD, decoder.unused_data, ended=decoder.eof)
     return image
 
 
-def _check_end(codec: Codec, ended: bool, unused: bytes) -> None:
+def _check_end(codec: Codec, unused: bytes, *, ended: bool) -> None:
     if not ended:
         raise _bad_frame(codec, "expected a complete stream, got a truncated one")
     if unused:
@@ -161,16 +161,16 @@ def _check_zstd_header(encoded: bytes | memoryview, image_bytes: int, limits: Li
     descriptor, window_descriptor = encoded[4], encoded[5]
     if descriptor & _ZSTD_DICTIONARY_ID:
         raise _bad_frame(Codec.ZSTD, "expected no dictionary, got a dictionary id")
-    if not descriptor & _ZSTD_SINGLE_SEGMENT:
-        window_base_bytes = 1 << 10 + (window_descriptor >> 3)
-        window_bytes = window_base_bytes + (window_base_bytes >> 3) * (window_descriptor & 7)
-        if window_bytes > 1 << limits.window_log:
-            raise _bad_frame(
-                Codec.ZSTD, f"expected a window of at most 2^{limits.window_log} bytes, got {window_bytes}"
-            )
     try:
         content_bytes = zstd.get_frame_info(encoded).decompressed_size
     except zstd.ZstdError:
         raise _bad_frame(Codec.ZSTD, "expected a frame header, got a truncated one") from None
     if content_bytes != image_bytes:
         raise _bad_frame(Codec.ZSTD, f"expected a content size of {image_bytes} bytes, got {content_bytes}")
+    if descriptor & _ZSTD_SINGLE_SEGMENT:
+        window_bytes = image_bytes
+    else:
+        base_bytes = 1 << 10 + (window_descriptor >> 3)
+        window_bytes = base_bytes + (base_bytes >> 3) * (window_descriptor & 7)
+    if window_bytes > 1 << limits.window_log:
+        raise _bad_frame(Codec.ZSTD, f"expected a window of at most 2^{limits.window_log} bytes, got {window_bytes}")

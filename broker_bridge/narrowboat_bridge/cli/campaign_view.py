@@ -1,0 +1,82 @@
+"""A campaign as it is watched: what changed, what to draw, whether it is over, and with what exit status.
+
+The bridge's answer is the whole truth each time, so nothing is added up here that could be added up wrongly:
+a view is made of one answer, and two views are compared to see what to say. That a campaign has ended is the
+bridge's word. One for all devices of its hardware never ends by itself, as another device may come tomorrow;
+it counts as over when no known device has anything left to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import AttemptSummary, CampaignSummary
+from narrowboat_protocol.states import State
+
+from .exits import ExitCode
+from .output import bar, human_bytes, percent, table_lines
+from .results import WAITING, attempt_reason, attempt_state, standing, wire_text
+
+_BAR_CELLS = 20
+_STEPS = 10
+"""A device's progress is worth a line of a log so many times."""
+_UNDER_WAY = frozenset({WAITING, *(state.value for state in State if not state.terminal)})
+_HEADINGS = ("DEVICE", "STATE", "PROGRESS", "", "WIRE", "REASON")
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignView:
+    """One answer of the bridge about one campaign."""
+
+    summary: CampaignSummary
+    attempts: tuple[AttemptSummary, ...]
+
+    @property
+    def over(self) -> bool:
+        if self.summary.ended is not None:
+            return True
+        standing_words = {word for word, count in self.summary.counts.items() if count}
+        return self.summary.devices > 0 and standing_words.isdisjoint(_UNDER_WAY)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of a campaign that is over: whether every device runs the release."""
+        succeeded = self.summary.counts.get(State.SUCCEEDED.value, 0)
+        return ExitCode.OK if succeeded == self.summary.devices > 0 else ExitCode.CAMPAIGN_FAILED
+
+    def changed_since(self, earlier: CampaignView | None) -> list[AttemptSummary]:
+        """The attempts of which there is something new to say in a log."""
+        before = {attempt.device: _gist(attempt) for attempt in earlier.attempts} if earlier else {}
+        return [attempt for attempt in self.attempts if before.get(attempt.device) != _gist(attempt)]
+
+    def table(self) -> list[str]:
+        return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts))]
+
+    def heading(self) -> str:
+        return f"campaign {self.summary.name} ({self.summary.version}): {standing(self.summary)}"
+
+
+def attempt_line(attempt: AttemptSummary) -> str:
+    """One attempt as a line of a log."""
+    parts = [f"{attempt.device}: {attempt_state(attempt)}"]
+    if attempt.total_bytes:
+        done = f"{human_bytes(attempt.done_bytes)} of {human_bytes(attempt.total_bytes)}"
+        parts.append(f"{percent(attempt.done_bytes, attempt.total_bytes).strip()}, {done}, wire {wire_text(attempt)}")
+    return ", ".join(part for part in (*parts, attempt_reason(attempt)) if part)
+
+
+def _gist(attempt: AttemptSummary) -> tuple[object, ...]:
+    step = _STEPS * attempt.done_bytes // attempt.total_bytes if attempt.total_bytes else 0
+    return (attempt.attempt, attempt.state, attempt.hold, attempt.reason, attempt.detail, step)
+
+
+def _row(attempt: AttemptSummary) -> list[str]:
+    done, total = attempt.done_bytes, attempt.total_bytes
+    return [
+        attempt.device,
+        attempt_state(attempt),
+        bar(done, total, _BAR_CELLS) if total else "",
+        f"{percent(done, total)} of {human_bytes(total)}" if total else "",
+        wire_text(attempt),
+        attempt_reason(attempt),
+    ]

@@ -1,0 +1,171 @@
+"""Making the folders that devices, operators and bridges take away: a certificate, usually its key, and all else
+they need.
+
+A name belongs to a key. Issuing again for a name that has a certificate renews it if the key is the same, and
+is refused if it is another: whoever lost a key gets a new name, or has the old folder removed on purpose by
+somebody who may.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
+
+from ..pki import CERTIFICATE_DAYS, Authority, issue_client, key_to_pem, new_key
+from .files import PRIVATE, PUBLIC, read_bounded, write_atomically, write_new
+from .fleet_folder import FleetFolder
+from .key_files import load_key, save_key
+
+CERTIFICATE = "certificate.pem"
+KEY = "key.pem"
+SIGNING_KEY = "signing-key"
+_CERTIFICATE_BYTES_MAX = 64 * 1024
+
+_DEVICE_TOML = """\
+# The configuration of gateway {name}. Edit slots and boot for its hardware; paths are relative to this file.
+
+[gateway]
+name = "{name}"
+vendor = "{vendor}"
+class = "{hardware_class}"
+component = "{component}"
+
+[broker]
+host = "{host}"
+port = {port}
+server_ca = "server-ca.pem"
+certificate = "certificate.pem"
+key = "key.pem"
+
+[storage]
+data_dir = "data"
+root = "root.signed"
+
+[boot]
+adapter = "file"
+state_file = "boot/state"
+# reboot_command = ["systemctl", "reboot"]
+
+[[slots]]
+name = "a"
+path = "/dev/disk/by-partlabel/{component}-a"
+
+[[slots]]
+name = "b"
+path = "/dev/disk/by-partlabel/{component}-b"
+"""
+
+_OPERATOR_TOML = """\
+name = "{name}"
+host = "{host}"
+port = {port}
+fleet_id = "{fleet_id}"
+ca = "server-ca.pem"
+certificate = "certificate.pem"
+key = "key.pem"
+signing_key = "signing-key.pem"
+root = "root.signed"
+"""
+
+
+def make_device(
+    fleet: FleetFolder, authority: Authority, name: str, requested: ec.EllipticCurvePublicKey | None, now_s: int
+) -> Path:
+    """The folder of device `name`, ready to be copied to it. With the key of a signing request, only what it lacks."""
+    folder = fleet.device(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    key = _own_key(folder / KEY) if requested is None else requested
+    _certify(folder / CERTIFICATE, authority, name, key, now_s)
+    _copy_trust(fleet, folder)
+    if requested is None and not (folder / "device.toml").exists():
+        text = _DEVICE_TOML.format(
+            name=name,
+            vendor=fleet.toml.vendor,
+            hardware_class=fleet.toml.hardware_class,
+            component=fleet.toml.component,
+            host=fleet.toml.hosts[0],
+            port=fleet.toml.device_port,
+        )
+        write_new(folder / "device.toml", text.encode(), PUBLIC)
+    return folder
+
+
+def make_operator(fleet: FleetFolder, authority: Authority, name: str, now_s: int) -> tuple[Path, PublicKey]:
+    """The folder of operator `name`, and the key that verifies its commands."""
+    folder = fleet.operator(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    _certify(folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s)
+    _copy_trust(fleet, folder)
+    signing_key_file = folder / f"{SIGNING_KEY}.pem"
+    if not signing_key_file.exists():
+        save_key(folder, SIGNING_KEY, PrivateKey.generate(Algorithm.ED25519))
+    if not (folder / "operator.toml").exists():
+        text = _OPERATOR_TOML.format(
+            name=name, host=fleet.toml.hosts[0], port=fleet.toml.staff_port, fleet_id=fleet.toml.fleet_id
+        )
+        write_new(folder / "operator.toml", text.encode(), PUBLIC)
+    return folder, load_key(signing_key_file, None).public
+
+
+def make_bridge(fleet: FleetFolder, authority: Authority, name: str, now_s: int) -> Path:
+    """The TLS identity of bridge `name`: in bridge/ if it is this fleet's first, else in a folder of its own."""
+    folder = fleet.bridge if name == fleet.toml.bridge else fleet.path / "bridges" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _certify(folder / "tls-cert.pem", authority, name, _own_key(folder / "tls-key.pem"), now_s)
+    _copy_trust(fleet, folder)
+    return folder
+
+
+def make_birth(fleet: FleetFolder, authority: Authority, name: str, now_s: int) -> Path:
+    """A birth certificate, which never expires and opens the enrolment listener only."""
+    folder = fleet.path / "births" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _certify(folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s, days=None)
+    _copy_trust(fleet, folder)
+    return folder
+
+
+def _own_key(path: Path) -> ec.EllipticCurvePublicKey:
+    """The public half of the P-256 key in `path`, which is made if there is none."""
+    if not path.exists():
+        made = new_key()
+        write_new(path, key_to_pem(made), PRIVATE)
+        return made.public_key()
+    key = serialization.load_pem_public_key(load_key(path, None).public.to_pem())
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise UsageError(Reason.BAD_USE, f"{path}: expected a P-256 key, got another kind; move it away")
+    return key
+
+
+def _certify(
+    path: Path,
+    authority: Authority,
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    now_s: int,
+    days: int | None = CERTIFICATE_DAYS,
+) -> None:
+    if path.exists() and _certified_key(path) != key:
+        raise UsageError(
+            Reason.CONFLICT,
+            f"expected the key that {name} has a certificate for, got another;"
+            f" choose another name, or remove {path.parent}",
+        )
+    write_atomically(path, issue_client(authority, name, key, now_s, days))
+
+
+def _certified_key(path: Path) -> object:
+    return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX)).public_key()
+
+
+def _copy_trust(fleet: FleetFolder, folder: Path) -> None:
+    """What everybody believes: the root, and the authority of the broker's certificate."""
+    shutil.copyfile(fleet.root_file, folder / "root.signed")
+    shutil.copyfile(fleet.server_ca_file, folder / "server-ca.pem")

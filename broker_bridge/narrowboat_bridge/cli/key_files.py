@@ -1,0 +1,73 @@
+"""Signing keys in files: how they are read and written, and where their passphrases come from.
+
+A private key is PKCS#8 in PEM, readable by its owner only. A passphrase comes from a file or from an
+environment variable that is named on the command line, never from the command line itself, where every
+process list shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.keys import PrivateKey
+
+from .files import PRIVATE, PUBLIC, read_bounded, write_new
+
+_KEY_BYTES_MAX = 16 * 1024
+_PASSPHRASE_BYTES_MAX = 1024
+
+
+def add_passphrase_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
+    """Declare the two ways to hand over the passphrase of `whose`."""
+    sources = parser.add_mutually_exclusive_group()
+    sources.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE", help=f"the passphrase of {whose} is the first line of FILE"
+    )
+    sources.add_argument(
+        "--passphrase-env", metavar="NAME", help=f"the passphrase of {whose} is in the environment variable NAME"
+    )
+
+
+def passphrase_of(arguments: argparse.Namespace) -> bytes | None:
+    """The passphrase that the arguments point to, or None if they point to none."""
+    if arguments.passphrase_file is not None:
+        passphrase = read_bounded(arguments.passphrase_file, _PASSPHRASE_BYTES_MAX).partition(b"\n")[0].rstrip(b"\r")
+        source = str(arguments.passphrase_file)
+    elif arguments.passphrase_env is not None:
+        passphrase = os.environb.get(os.fsencode(arguments.passphrase_env), b"")
+        source = f"the environment variable {arguments.passphrase_env}"
+    else:
+        return None
+    if not passphrase:
+        raise UsageError(Reason.BAD_USE, f"expected a passphrase in {source}, got an empty one or none")
+    return passphrase
+
+
+def load_key(path: Path, passphrase: bytes | None) -> PrivateKey:
+    """The private key in a PEM file. A passphrase is not used where the key has none."""
+    pem = read_bounded(path, _KEY_BYTES_MAX)
+    encrypted = b"ENCRYPTED" in pem.partition(b"\n")[0]
+    if encrypted and passphrase is None:
+        raise UsageError(
+            Reason.BAD_USE,
+            f"{path}: expected a passphrase for this key, got none; add --passphrase-file or --passphrase-env",
+        )
+    try:
+        return PrivateKey.from_pem(pem, passphrase if encrypted else None)
+    except UsageError as error:
+        raise UsageError(error.reason, f"{path}: {error}") from None
+
+
+def save_key(folder: Path, name: str, key: PrivateKey, passphrase: bytes | None = None) -> tuple[Path, Path]:
+    """Write NAME.pem and NAME.pub.pem; return both paths. Writes neither if either exists: `UsageError`."""
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    if public.exists():
+        raise UsageError(
+            Reason.CONFLICT, f"expected no file {public}, got one, which is left as it is; choose another name"
+        )
+    write_new(private, key.to_pem(passphrase), PRIVATE)
+    write_new(public, key.public.to_pem(), PUBLIC)
+    return private, public

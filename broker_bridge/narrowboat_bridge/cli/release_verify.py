@@ -1,0 +1,72 @@
+"""Proving that a release file is what a gateway will accept, before it goes anywhere.
+
+A gateway believes the release by its signatures and the image by the release, chunk by chunk as they arrive.
+This does the same in one go: every hash that a gateway could ask for (layer, leaves, index) is checked, each
+frame is decoded, and the whole image is compared with the tree and the digest that were signed. Memory stays
+at one frame and one subtree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from narrowboat_protocol.errors import PayloadError, PeerError, Reason
+from narrowboat_protocol.payload import FrameStream, Head
+from narrowboat_protocol.suit import Image, Release
+from narrowboat_protocol.tree import HASH_BYTES, TreeBuilder, check_layer, check_leaves
+from narrowboat_protocol.trust import Trust
+
+from .release_io import COPY_BYTES, ReleaseFile
+
+
+def verify_release_file(file: ReleaseFile, trust: Trust, on_progress: Callable[[int, int], None]) -> Release:
+    """Return the release if `trust` believes it and the payload yields its image. Raises a `PeerError`."""
+    release = trust.open_release(file.envelope_data)
+    head = file.read_head()
+    image = matching_image(release.images, head)
+    if head.payload_length != file.layout.payload_length:
+        raise PayloadError(
+            Reason.BAD_HEAD,
+            f"expected a payload of {head.payload_length} bytes by its head, got {file.layout.payload_length}",
+        )
+    _verify_hashes(file, head, image)
+    _verify_image(file, head, image, on_progress)
+    return release
+
+
+def matching_image(images: tuple[Image, ...], head: Head) -> Image:
+    """The image that the payload claims to encode."""
+    for image in images:
+        if image.image_sha256 == head.image_sha256 and image.tree == head.tree:
+            return image
+    raise PayloadError(
+        Reason.BAD_HEAD, "expected the payload of an image that the manifest names, got another; build the file again"
+    )
+
+
+def _verify_hashes(file: ReleaseFile, head: Head, image: Image) -> None:
+    layer = file.read_payload(head.layer_offset, head.leaves_offset - head.layer_offset)
+    check_layer(image.tree, layer, file.limits)
+    for subtree in range(image.tree.subtree_count(file.limits)):
+        first_chunk, chunk_count = image.tree.subtree_span(subtree, file.limits)
+        leaves = file.read_payload(head.leaves_offset + first_chunk * HASH_BYTES, chunk_count * HASH_BYTES)
+        check_leaves(image.tree, layer, subtree, leaves, file.limits)
+
+
+def _verify_image(file: ReleaseFile, head: Head, image: Image, on_progress: Callable[[int, int], None]) -> None:
+    stream = FrameStream(head, file.limits)
+    builder = TreeBuilder(file.limits)
+    for offset in range(head.frames_offset, head.payload_length, COPY_BYTES):
+        block = file.read_payload(offset, COPY_BYTES)
+        try:
+            for frame, image_bytes in stream.feed(offset, block):
+                builder.update(image_bytes)
+                on_progress(frame.image_offset + frame.image_bytes, image.size_bytes)
+        except PeerError as error:
+            raise PayloadError(error.reason, f"payload: {error}") from None
+    built = builder.finish()
+    if built.tree != image.tree or built.image_sha256 != image.image_sha256:
+        raise PayloadError(
+            Reason.IMAGE_CONTRADICTS_RELEASE,
+            "expected frames that decode to the image that was signed, got another image; build the file again",
+        )

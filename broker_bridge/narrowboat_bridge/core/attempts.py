@@ -1,0 +1,113 @@
+"""What a report, or a hello, does to an attempt.
+
+There is one attempt for each campaign and device. Reports come late, twice and out of order, and the outcome
+must not depend on it:
+
+    attempt                     report                                              then
+    any                         of another release                                  contradiction
+    has no end                  `succeeded` from the slot that it was to replace    contradiction
+    has no end                  an end, whatever its pair                           taken
+    has no end                  no end, pair above the attempt's                    taken
+    has no end                  no end, pair not above                              history
+    succeeded                   pair above, from the slot that it was to replace    taken as `rolled_back`
+    has an end                  anything else                                       history
+
+A contradiction changes nothing and is an alarm: an honest agent never says it. Success is believed from the
+new slot only, and only as long as that slot runs: whenever a newer hello comes from the old slot with the old
+release in it, a success turns into `rolled_back` (`judge_success`). `aborted` is an end like any other, and
+only a device can report it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum, auto
+
+from narrowboat_protocol.documents import Report
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.states import State
+
+from .records import Attempt, Device
+
+
+class Verdict(Enum):
+    """What became of a report."""
+
+    TAKEN = auto()
+    HISTORY = auto()
+    CONTRADICTION = auto()
+
+
+def judge_report(attempt: Attempt, report: Report, release: bytes) -> Verdict:
+    """Apply the table above. `release` is the one that the attempt's campaign is about."""
+    if report.release != release:
+        return Verdict.CONTRADICTION
+    later = attempt.pair is None or report.pair > attempt.pair
+    if attempt.has_end:
+        fell_back = attempt.state is State.SUCCEEDED and later and _from_old_slot(attempt, report, release)
+        return Verdict.TAKEN if fell_back else Verdict.HISTORY
+    if report.state is State.SUCCEEDED and _from_old_slot(attempt, report, release):
+        return Verdict.CONTRADICTION
+    return Verdict.TAKEN if later or report.state.terminal else Verdict.HISTORY
+
+
+def take_report(attempt: Attempt, report: Report, received_at: int) -> Attempt:
+    """The attempt after a report that `judge_report` took."""
+    fell_back = attempt.state is State.SUCCEEDED
+    ends_badly = report.state in (State.ROLLED_BACK, State.ROLLBACK_FAILED)
+    return replace(
+        attempt,
+        accepted=True,
+        state=State.ROLLED_BACK if fell_back and not ends_badly else report.state,
+        pair=report.pair,
+        hold=report.hold.reason if report.hold else None,
+        reason=report.reason,
+        detail=report.detail,
+        done_bytes=report.done_bytes,
+        total_bytes=report.total_bytes,
+        wire_bytes=report.wire_bytes,
+        reported_at=received_at,
+    )
+
+
+def judge_success(attempt: Attempt, device: Device, now_s: int) -> Attempt:
+    """Turn a success into `rolled_back` if the device's newest hello came later and from the old slot with the old
+    release.
+    """
+    if (
+        attempt.state is State.SUCCEEDED
+        and attempt.pair is not None
+        and device.hello.pair > attempt.pair
+        and device.hello.running_slot == attempt.old_slot
+        and device.running_release == attempt.old_release
+    ):
+        return replace(
+            attempt,
+            state=State.ROLLED_BACK,
+            pair=device.hello.pair,
+            reason=Reason.BOOT_FAILED,
+            detail="the device went back to its old slot after the commit",
+            reported_at=now_s,
+        )
+    return attempt
+
+
+def already_runs(attempt: Attempt, device: Device, now_s: int) -> Attempt:
+    """The attempt of a device that runs the release without having been told to. Falling back to its other slot would
+    end that.
+    """
+    other = device.slot_other_than_running()
+    return replace(
+        attempt,
+        state=State.SUCCEEDED,
+        pair=device.hello.pair,
+        old_slot=other.name if other else None,
+        old_release=other.release if other else None,
+        detail="it already runs this release",
+        reported_at=now_s,
+    )
+
+
+def _from_old_slot(attempt: Attempt, report: Report, release: bytes) -> bool:
+    """False for a device that ran the release before it was assigned: it has no other slot to succeed from."""
+    return report.slot == attempt.old_slot and attempt.old_release != release

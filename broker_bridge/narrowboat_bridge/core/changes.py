@@ -1,0 +1,107 @@
+"""Every way in which a record changes, together with what must be written and said about it.
+
+A decision calls one of these and cannot forget the store, the audit log, the event stream or a campaign that
+this was the last thing to wait for. They share one `Turn`, in which whatever is written comes before whatever
+is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from narrowboat_protocol.documents import EventKind
+
+from .actions import Deliver, Emit, ForgetCampaign, Record, StoreAttempt, StoreCampaign, StoreDevice, Turn
+from .events import Now
+from .ledger import Ledger
+from .records import Attempt, Campaign, Device, Ending
+from .schedule import Schedule
+
+ALARM_INTERVAL_S = 3600
+"""A device raises one alarm in this time, so that a clone cannot fill the audit log."""
+
+
+class Changes:
+    """The ledger and the schedule, and how they change."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.schedule = Schedule()
+
+    def put_device(self, device: Device, turn: Turn) -> None:
+        self.ledger.devices[device.name] = device
+        turn.write(StoreDevice(device))
+
+    def put_attempt(self, attempt: Attempt, turn: Turn) -> None:
+        self.ledger.put_attempt(attempt)
+        turn.write(StoreAttempt(attempt))
+
+    def change_state(self, before: Attempt, after: Attempt, turn: Turn) -> None:
+        """Replace an attempt by what a report or a hello made of it."""
+        if after.state is not before.state:
+            facts: dict[str, str | int] = {"campaign": after.campaign, "state": str(after.state)}
+            if after.reason is not None:
+                facts["reason"] = after.reason.value
+            turn.write(Record("attempt", after.device, facts))
+        turn.say(
+            Emit(
+                EventKind.REPORT,
+                device=after.device,
+                campaign=after.campaign,
+                release=self.ledger.campaigns[after.campaign].release,
+                state=after.state,
+                hold=after.hold,
+                done_bytes=after.done_bytes,
+                total_bytes=after.total_bytes,
+                wire_bytes=after.wire_bytes,
+                reason=after.reason,
+                detail=after.detail,
+            )
+        )
+        self.settle(after, turn)
+
+    def settle(self, attempt: Attempt, turn: Turn) -> None:
+        """Replace an attempt by one of which less, or nothing more, is expected."""
+        self.put_attempt(attempt, turn)
+        if attempt.settled:
+            self._complete_if_settled(attempt.campaign, turn)
+
+    def give(self, device: Device, campaign: Campaign, now: Now, turn: Turn) -> None:
+        """Let a campaign have a device: the attempt of an older one is withdrawn, and the device is due."""
+        previous = self.ledger.newest_attempt(device.name)
+        self.put_attempt(Attempt(campaign.name, device.name), turn)
+        if previous is not None and not previous.settled and not previous.withdrawn:
+            self.settle(replace(previous, withdrawn=True), turn)
+        self.schedule.at(device.name, now.monotonic_s)
+
+    def end_campaign(self, campaign: Campaign, ending: Ending, turn: Turn) -> Campaign:
+        ended = replace(campaign, ended=ending)
+        self.ledger.campaigns[campaign.name] = ended
+        turn.write(StoreCampaign(ended), Record("campaign ended", campaign.name, {"ending": ending.value}))
+        turn.say(Emit(EventKind.CAMPAIGN_ENDED, campaign=campaign.name, release=campaign.release, detail=ending.value))
+        return ended
+
+    def forget_campaign(self, campaign: Campaign, turn: Turn) -> None:
+        self.ledger.forget_campaign(campaign.name)
+        turn.write(ForgetCampaign(campaign.name))
+
+    def deliver(self, name: str, now: Now, turn: Turn) -> None:
+        """Send the newest assignment of a device, and look at the device again if it does not answer."""
+        targets = self.ledger.assignments[name].targets
+        turn.say(Deliver(name, tuple(self.ledger.releases[target.release].envelope for target in targets)))
+        self.schedule.again(name, now.monotonic_s)
+
+    def alarm(self, device: Device, text: str, now: Now, turn: Turn) -> None:
+        """Tell people, and the audit log, that something happened which an honest agent does not do."""
+        if 0 <= now.wall_s - device.alarmed_at < ALARM_INTERVAL_S:
+            return
+        self.put_device(replace(device, alarmed_at=now.wall_s), turn)
+        turn.write(Record("alarm", device.name, {"text": text}))
+        turn.say(Emit(EventKind.ALARM, device=device.name, detail=text))
+
+    def _complete_if_settled(self, name: str, turn: Turn) -> None:
+        campaign = self.ledger.campaigns[name]
+        if campaign.ended is not None or campaign.devices is None:
+            return
+        if all(attempt.settled for attempt in self.ledger.attempts_in(name)):
+            self.end_campaign(campaign, Ending.COMPLETED, turn)

@@ -1,0 +1,83 @@
+"""What can happen to the bridge: the closed set of inputs of `Campaigns.handle`.
+
+Names are past tense. Documents in an event were read and their signatures verified by the shell; whether what
+they say fits what was known before is the core's to judge. Randomness enters here too: whoever makes an event
+that leads to an Ack draws the challenge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import Assignment, Hello, Report, Request
+from narrowboat_protocol.keys import PublicKey
+
+from .records import Attempt, Campaign, Device, Release
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The two clocks. `monotonic_s` times what the bridge does again; `wall_s` (seconds since 1970) is what it tells
+    others.
+    """
+
+    monotonic_s: float
+    wall_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The process began, and this is what the store holds. Always the first event."""
+
+    devices: tuple[Device, ...] = ()
+    releases: tuple[Release, ...] = ()
+    campaigns: tuple[Campaign, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    assignments: tuple[Assignment, ...] = ()
+    """The newest of each device."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelloArrived:
+    """A hello whose certificate the device CA vouches for, signed by the certificate's key."""
+
+    hello: Hello
+    key: PublicKey
+    content: bytes
+    """What was signed: two statements under one pair must agree in it."""
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReportArrived:
+    """A report signed by the key that is pinned for its device."""
+
+    report: Report
+    content: bytes
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAccepted:
+    """An operator who may do so asks for something. `request_id` names the question in the answer."""
+
+    operator: str
+    request_id: bytes
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAdded:
+    """A release was verified, and its payload is in the payload store."""
+
+    release: Release
+    operator: str
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReached:
+    """The deadline that the core named has come."""
+
+
+Event = Restored | HelloArrived | ReportArrived | CommandAccepted | ReleaseAdded | TimeReached

@@ -1,0 +1,82 @@
+"""All records in memory, with the indexes that decisions need.
+
+The store is the truth after a crash, this is the truth while the process runs: the two differ only by what
+the last turn has not committed yet. Campaigns stand in order of their serial, and so do the attempts of a
+device, so the newest is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from narrowboat_protocol.documents import Assignment
+
+from .events import Restored
+from .records import Attempt, Campaign, Device, Release
+
+
+class Ledger:
+    """What the bridge knows."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, Device] = {}
+        self.releases: dict[bytes, Release] = {}
+        self.campaigns: dict[str, Campaign] = {}
+        self.assignments: dict[str, Assignment] = {}
+        self._by_device: dict[str, dict[str, Attempt]] = {}
+        self._by_campaign: dict[str, dict[str, Attempt]] = {}
+
+    def restore(self, state: Restored) -> None:
+        self.devices = {device.name: device for device in state.devices}
+        self.releases = {release.digest: release for release in state.releases}
+        in_order = sorted(state.campaigns, key=lambda campaign: campaign.serial)
+        self.campaigns = {campaign.name: campaign for campaign in in_order}
+        self.assignments = {assignment.device: assignment for assignment in state.assignments}
+        known = (attempt for attempt in state.attempts if attempt.campaign in self.campaigns)
+        for attempt in sorted(known, key=lambda attempt: self.campaigns[attempt.campaign].serial):
+            self.put_attempt(attempt)
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Add or replace an attempt. A new one must belong to the newest campaign of its device."""
+        self._by_device.setdefault(attempt.device, {})[attempt.campaign] = attempt
+        self._by_campaign.setdefault(attempt.campaign, {})[attempt.device] = attempt
+
+    def forget_campaign(self, name: str) -> None:
+        del self.campaigns[name]
+        for device in self._by_campaign.pop(name, {}):
+            del self._by_device[device][name]
+
+    @property
+    def next_serial(self) -> int:
+        return max((campaign.serial for campaign in self.campaigns.values()), default=0) + 1
+
+    def attempts_of(self, device: str) -> Iterator[Attempt]:
+        """The attempts of a device, newest first."""
+        return reversed(self._by_device.get(device, {}).values())
+
+    def newest_attempt(self, device: str) -> Attempt | None:
+        return next(self.attempts_of(device), None)
+
+    def attempt_with_counter(self, device: str, counter: int) -> Attempt | None:
+        return next((attempt for attempt in self.attempts_of(device) if counter in attempt.counters), None)
+
+    def attempts_in(self, campaign: str) -> Iterable[Attempt]:
+        return self._by_campaign.get(campaign, {}).values()
+
+    def devices_for(self, campaign: Campaign) -> list[Device]:
+        """The devices that a campaign wants now, in order of name."""
+        release = self.releases[campaign.release]
+        if campaign.devices is not None:
+            return [self.devices[name] for name in sorted(campaign.devices)]
+        return [device for _, device in sorted(self.devices.items()) if release.is_for(device)]
+
+    def open_campaign_for(self, device: Device) -> Campaign | None:
+        """The newest running campaign for all devices that wants this one and is newer than what it has."""
+        newest = self.newest_attempt(device.name)
+        beyond = self.campaigns[newest.campaign].serial if newest else 0
+        for campaign in reversed(self.campaigns.values()):
+            if campaign.serial <= beyond:
+                return None
+            if campaign.ended is None and campaign.devices is None and self.releases[campaign.release].is_for(device):
+                return campaign
+        return None

@@ -1,0 +1,160 @@
+"""What operators ask for: releases, campaigns, and looks at the fleet.
+
+Whoever asks was authenticated and may ask; here it is decided whether the request makes sense. Every request
+can be repeated without harm: a campaign that was started stays what it is, one that was aborted is aborted, a
+release that is there is there. A request that cannot be carried out is refused with what was expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from narrowboat_protocol.documents import (
+    CampaignAbort,
+    CampaignList,
+    CampaignShow,
+    CampaignStart,
+    DeviceList,
+    DeviceShow,
+    EventKind,
+    Request,
+)
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.model import Document
+
+from . import views
+from .actions import Emit, Record, Refusal, StoreCampaign, StoreRelease, Turn
+from .changes import Changes
+from .events import Now, ReleaseAdded
+from .records import Campaign, Ending, Release
+
+
+class Operations:
+    """Decisions about the whole fleet, made on the shared ledger."""
+
+    def __init__(self, changes: Changes, *, releases_max: int, campaigns_max: int) -> None:
+        self._changes = changes
+        self._ledger = changes.ledger
+        self._releases_max = releases_max
+        self._campaigns_max = campaigns_max
+
+    def carry_out(self, request: Request, operator: str, now: Now, turn: Turn) -> Document | Refusal:
+        """Do what is asked, or say why not. The result is the document that the verb promises."""
+        match request:
+            case DeviceList(after=after, limit=limit):
+                return views.device_page(self._ledger, after, limit)
+            case DeviceShow(device=name):
+                device = self._ledger.devices.get(name)
+                return views.device_detail(self._ledger, device) if device else _unknown_device(name)
+            case CampaignList():
+                return views.campaign_page(self._ledger)
+            case CampaignShow(campaign=name):
+                campaign = self._ledger.campaigns.get(name)
+                if campaign is None:
+                    return _unknown_campaign(name)
+                return views.campaign_detail(self._ledger, campaign, request.after, request.limit)
+            case CampaignStart():
+                return self._start(request, operator, now, turn)
+            case CampaignAbort(campaign=name):
+                return self._abort(name, now, turn)
+            case _:
+                return Refusal(Reason.BAD_USE, "expected a request about devices or campaigns, got another")
+
+    def add_release(self, event: ReleaseAdded, turn: Turn) -> Document | Refusal:
+        release = event.release
+        known = release.digest in self._ledger.releases
+        if not known and len(self._ledger.releases) >= self._releases_max:
+            return Refusal(Reason.BUSY, f"expected at most {self._releases_max} releases; this bridge takes no more")
+        self._ledger.releases[release.digest] = release
+        turn.write(StoreRelease(release))
+        if not known:
+            facts: dict[str, str | int] = {"release": release.digest.hex(), "version": release.version}
+            turn.write(Record("release added", event.operator, facts))
+            turn.say(
+                Emit(EventKind.RELEASE_ADDED, release=release.digest, operator=event.operator, detail=release.version)
+            )
+        return views.taken_in(release)
+
+    def _start(self, request: CampaignStart, operator: str, now: Now, turn: Turn) -> Document | Refusal:
+        release = self._ledger.releases.get(request.release)
+        if release is None:
+            return Refusal(Reason.UNKNOWN_RELEASE, "expected a release that was pushed to this bridge; push it first")
+        wanted = Campaign(
+            name=request.campaign,
+            serial=self._ledger.next_serial,
+            release=request.release,
+            devices=None if request.devices is None else tuple(sorted(set(request.devices))),
+            reboot_windows=request.reboot_windows,
+            byte_budget=request.byte_budget,
+            started_at=now.wall_s,
+            started_by=operator,
+        )
+        known = self._ledger.campaigns.get(request.campaign)
+        if known is not None:
+            return self._repeated(known, wanted)
+        refusal = self._unfit(wanted, release) or self._make_room(turn)
+        if refusal is not None:
+            return refusal
+        self._ledger.campaigns[wanted.name] = wanted
+        turn.write(StoreCampaign(wanted))
+        turn.write(Record("campaign started", operator, {"campaign": wanted.name, "release": wanted.release.hex()}))
+        turn.say(Emit(EventKind.CAMPAIGN_STARTED, campaign=wanted.name, release=wanted.release, operator=operator))
+        for device in self._ledger.devices_for(wanted):
+            self._changes.give(device, wanted, now, turn)
+        return views.campaign_summary(self._ledger, wanted)
+
+    def _repeated(self, known: Campaign, wanted: Campaign) -> Document | Refusal:
+        """A start under a name that is taken: the same start again is answered, another one is refused."""
+        as_wanted = replace(
+            known, serial=wanted.serial, started_at=wanted.started_at, started_by=wanted.started_by, ended=None
+        )
+        if as_wanted != wanted:
+            return Refusal(Reason.CONFLICT, f"a campaign {known.name} with other content exists; choose another name")
+        return views.campaign_summary(self._ledger, known)
+
+    def _unfit(self, campaign: Campaign, release: Release) -> Refusal | None:
+        """Why a listed device cannot take part. All are looked at before anything is changed."""
+        for name in campaign.devices or ():
+            device = self._ledger.devices.get(name)
+            if device is None:
+                return _unknown_device(name)
+            if not release.is_for(device):
+                return Refusal(
+                    Reason.WRONG_CLASS,
+                    f"expected devices of the hardware that the release is made for, got {name}; leave it out",
+                )
+        return None
+
+    def _make_room(self, turn: Turn) -> Refusal | None:
+        """Forget the oldest campaign that has ended, if as many are kept as may be. The audit log still has it."""
+        if len(self._ledger.campaigns) < self._campaigns_max:
+            return None
+        ended = next((campaign for campaign in self._ledger.campaigns.values() if campaign.ended), None)
+        if ended is None:
+            return Refusal(
+                Reason.BUSY, f"expected at most {self._campaigns_max} running campaigns; abort one that is done"
+            )
+        self._changes.forget_campaign(ended, turn)
+        return None
+
+    def _abort(self, name: str, now: Now, turn: Turn) -> Document | Refusal:
+        campaign = self._ledger.campaigns.get(name)
+        if campaign is None:
+            return _unknown_campaign(name)
+        if campaign.ended is Ending.COMPLETED:
+            return Refusal(Reason.CONFLICT, f"campaign {name} is completed; there is nothing left to abort")
+        if campaign.ended is None:
+            campaign = self._changes.end_campaign(campaign, Ending.ABORTED, turn)
+            for attempt in list(self._ledger.attempts_in(name)):
+                if not attempt.has_end and not attempt.withdrawn:
+                    self._changes.put_attempt(replace(attempt, withdrawn=True), turn)
+                    self._changes.schedule.at(attempt.device, now.monotonic_s)
+        return views.campaign_summary(self._ledger, campaign)
+
+
+def _unknown_device(name: str) -> Refusal:
+    return Refusal(Reason.UNKNOWN_DEVICE, f"expected a device that has said hello, got {name}; check the name")
+
+
+def _unknown_campaign(name: str) -> Refusal:
+    return Refusal(Reason.UNKNOWN_CAMPAIGN, f"expected a campaign of this bridge, got {name}; check the name")

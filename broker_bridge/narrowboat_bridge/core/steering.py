@@ -1,0 +1,90 @@
+"""What a device must be sent, if anything.
+
+The newest campaign that wants a device has it. From that campaign's attempt follows what the device should
+hold: an assignment of the release, or, if the campaign was aborted, one without targets. Then
+
+    the device holds it (its hello names the counter, or a report does)     nothing
+    we issued it, and the device still accepts its nonce                    the same bytes again
+    otherwise                                                               a new assignment, with the next counter
+
+A counter that we did not issue means that this bridge was restored from an older copy of its store, so the
+next one goes above what the hello says. An attempt that lost its device to a newer campaign stays lost,
+whatever becomes of the newer one: work that comes back to life when something else is aborted surprises
+people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import Assignment, Target
+
+from .records import Attempt, Campaign, Device, Ending, Release
+
+VALIDITY_S = 7 * 86_400
+COUNTER_END = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The device has what it should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """The newest assignment of the device, as it was signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A new assignment."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The device claims a counter above which there is none."""
+
+
+Step = Nothing | SendAgain | Issue | Exhausted
+
+
+def next_step(
+    device: Device,
+    attempt: Attempt,
+    campaign: Campaign,
+    release: Release,
+    issued: Assignment | None,
+    *,
+    root_version: int,
+    now_s: int,
+) -> Step:
+    """Decide by the table above. `attempt` is the newest of the device, `issued` its newest assignment."""
+    if attempt.withdrawn and (campaign.ended is not Ending.ABORTED or not attempt.counters):
+        return Nothing()
+    if attempt.has_end or Assignment.FORMAT not in device.hello.formats:
+        return Nothing()
+    if issued is not None and issued.campaign == campaign.name and bool(issued.targets) != attempt.withdrawn:
+        if device.accepted_counter == issued.counter:
+            return Nothing()
+        if device.accepted_counter < issued.counter and issued.nonce in device.nonces and now_s < issued.expires_at:
+            return SendAgain()
+    counter = max(device.accepted_counter, issued.counter if issued else 0) + 1
+    if counter >= COUNTER_END:
+        return Exhausted()
+    target = Target(component=release.component, release=release.digest, payloads=(release.payload,))
+    return Issue(
+        Assignment(
+            device=device.name,
+            counter=counter,
+            issued_at=now_s,
+            expires_at=now_s + VALIDITY_S,
+            nonce=device.hello.nonce,
+            root_version=root_version,
+            targets=() if attempt.withdrawn else (target,),
+            campaign=campaign.name,
+            reboot_windows=campaign.reboot_windows,
+            byte_budget=campaign.byte_budget,
+        )
+    )

@@ -1,0 +1,147 @@
+"""What operators are shown, computed from the records when they ask.
+
+Nothing here is counted along the way, so nothing can be counted wrongly: a summary is a function of the
+attempts. Pages are bounded by number and by size, since a reply is one message.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TypeVar
+
+from narrowboat_protocol.documents import (
+    AttemptSummary,
+    CampaignDetail,
+    CampaignPage,
+    CampaignSummary,
+    DeviceDetail,
+    DevicePage,
+    DeviceSummary,
+    ReleaseSummary,
+    UploadState,
+)
+from narrowboat_protocol.model import Document
+
+from .ledger import Ledger
+from .records import Attempt, Campaign, Device, Release
+
+PAGE_BYTES_MAX = 48 * 1024
+"""Leaves a reply well below the size of a document."""
+_CAMPAIGNS_SHOWN_MAX = 200
+_ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
+
+WAITING = "waiting"
+"""Counts an attempt that the device has not reported on."""
+WITHDRAWN = "withdrawn"
+"""Counts an attempt that gave way to another before it had an end."""
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def attempt_summary(attempt: Attempt) -> AttemptSummary:
+    return AttemptSummary(
+        device=attempt.device,
+        attempt=attempt.counters[-1] if attempt.counters else 0,
+        state=attempt.state,
+        hold=attempt.hold,
+        reason=attempt.reason,
+        detail=attempt.detail,
+        done_bytes=attempt.done_bytes,
+        total_bytes=attempt.total_bytes,
+        wire_bytes=attempt.wire_bytes,
+        reported_at=attempt.reported_at,
+    )
+
+
+def campaign_summary(ledger: Ledger, campaign: Campaign) -> CampaignSummary:
+    attempts = list(ledger.attempts_in(campaign.name))
+    return CampaignSummary(
+        name=campaign.name,
+        release=campaign.release,
+        version=ledger.releases[campaign.release].version,
+        started_at=campaign.started_at,
+        started_by=campaign.started_by,
+        ended=campaign.ended,
+        counts=dict(sorted(Counter(map(standing_word, attempts)).items())),
+        devices=len(attempts),
+    )
+
+
+def standing_word(attempt: Attempt) -> str:
+    """The word that an attempt is counted under: its state, or why there is none to wait for."""
+    if attempt.settled and not attempt.has_end:
+        return WITHDRAWN
+    return WAITING if attempt.state is None else attempt.state.value
+
+
+def campaign_detail(ledger: Ledger, campaign: Campaign, after: str | None, limit: int) -> CampaignDetail:
+    ordered = sorted(ledger.attempts_in(campaign.name), key=lambda attempt: attempt.device)
+    rest = [attempt_summary(attempt) for attempt in ordered if after is None or attempt.device > after]
+    shown = _fitting(rest[:limit])
+    return CampaignDetail(summary=campaign_summary(ledger, campaign), attempts=shown, more=len(shown) < len(rest))
+
+
+def campaign_page(ledger: Ledger) -> CampaignPage:
+    """The newest campaigns, newest first."""
+    newest = list(reversed(ledger.campaigns.values()))[:_CAMPAIGNS_SHOWN_MAX]
+    return CampaignPage(campaigns=_fitting(campaign_summary(ledger, campaign) for campaign in newest))
+
+
+def device_summary(ledger: Ledger, device: Device) -> DeviceSummary:
+    attempt = ledger.newest_attempt(device.name)
+    running = device.running
+    return DeviceSummary(
+        name=device.name,
+        last_seen_at=device.last_seen_at,
+        running_slot=device.hello.running_slot,
+        version=running.version if running else None,
+        release=running.release if running else None,
+        campaign=attempt.campaign if attempt else None,
+        state=attempt.state if attempt else None,
+    )
+
+
+def device_page(ledger: Ledger, after: str | None, limit: int) -> DevicePage:
+    rest = sorted(name for name in ledger.devices if after is None or name > after)
+    shown = _fitting(device_summary(ledger, ledger.devices[name]) for name in rest[:limit])
+    return DevicePage(devices=shown, more=len(shown) < len(rest))
+
+
+def device_detail(ledger: Ledger, device: Device) -> DeviceDetail:
+    newest = [attempt_summary(attempt) for attempt in ledger.attempts_of(device.name)]
+    hello = device.hello
+    return DeviceDetail(
+        summary=device_summary(ledger, device),
+        hardware=f"{hello.component} on vendor {hello.vendor_id.hex()} class {hello.class_id.hex()}",
+        agent_version=hello.agent_version,
+        attempts=_fitting(newest[:_ATTEMPTS_OF_DEVICE_SHOWN_MAX]),
+    )
+
+
+def release_summary(release: Release) -> ReleaseSummary:
+    return ReleaseSummary(
+        release=release.digest,
+        component=release.component,
+        version=release.version,
+        sequence=release.sequence,
+        image_size=release.image_size_bytes,
+        payload_size=release.payload.size,
+    )
+
+
+def taken_in(release: Release) -> UploadState:
+    """The answer about a release file whose release is in the store."""
+    return UploadState(offset=release.file_size_bytes, release=release_summary(release))
+
+
+def _fitting(documents: Iterable[DocumentT]) -> tuple[DocumentT, ...]:
+    """As many of the first documents as fit in one reply."""
+    shown: list[DocumentT] = []
+    size_bytes = 0
+    for document in documents:
+        size_bytes += len(document.encode())
+        if size_bytes > PAGE_BYTES_MAX:
+            break
+        shown.append(document)
+    return tuple(shown)

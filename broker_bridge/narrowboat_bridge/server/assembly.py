@@ -1,0 +1,239 @@
+"""From a configuration to a bridge that is ready to run: everything opened, checked against each other, and
+closed again.
+
+What can be known to be wrong is found here, before the bridge says anything: keys that the root does not
+name, an operators document that nobody signed, a store of another fleet, a second bridge on the same data
+folder.
+
+The threads are few: paho's two, one for each link to connect them, one for payloads, one for uploads. The
+loop has the caller's thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from narrowboat_protocol.errors import PeerError, Reason, UsageError
+from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.topics import Channel, Topic, bridge_subscriptions, parse_topic
+from narrowboat_protocol.trust import Trust
+
+from ..core.campaigns import Campaigns, Settings
+from ..core.events import Now
+from ..pki import verify_device_certificate
+from .audit import AuditChain
+from .config import Config, load_key, read_file
+from .director import Director
+from .herald import Herald
+from .intake import Intake, IntakeLimits
+from .link import Link, LinkSettings, tls_context
+from .loop import Inbox, LinkOpened, Loop, MessageArrived, Parts, read_clocks
+from .metrics import Metrics
+from .operators import OperatorDesk
+from .payloads import BlockSink, PayloadLimits, PayloadServer, payloads_of
+from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Performer, Publisher
+from .store import Loaded, Store
+from .upload_worker import AddBlock, UploadWorker
+from .uploads import UploadLimits, Uploads
+
+_DATA_CHANNELS = (Channel.GET, Channel.GET_ANY)
+
+
+@contextmanager
+def open_bridge(config: Config) -> Iterator[Loop]:
+    """Open everything and start the threads; stop and close it all at the end. The loop is the caller's to run."""
+    with ExitStack() as stack:
+        metrics = Metrics()
+        control, data = _make_links(config, metrics)
+        workshop = stack.enter_context(open_workshop(config, control, data, metrics))
+        router = _Router(workshop, metrics)
+        for link, take in ((control, router.take_document), (data, router.take_request)):
+            opened = partial(workshop.inbox.put, LinkOpened()) if link is control else _nothing
+            link.start(take, opened)
+            stack.callback(link.stop)
+        yield workshop.loop
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """A bridge with everything open but its connections."""
+
+    loop: Loop
+    inbox: Inbox
+    uploads: UploadWorker
+    payloads: PayloadServer
+
+
+@contextmanager
+def open_workshop(
+    config: Config, publisher: Publisher, sink: BlockSink, metrics: Metrics, clocks: Callable[[], Now] = read_clocks
+) -> Iterator[Workshop]:
+    """Everything of a bridge that needs no broker: what it says goes to `publisher`, and payload data to `sink`."""
+    with ExitStack() as stack:
+        config.data.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_only_bridge_on(config.data))
+        trust = _load_trust(config)
+        store = Store(config.store_path, trust.fleet_id, config.limits.history_rows_per_device)
+        stack.callback(store.close)
+        loaded = store.load()
+        inbox = Inbox(config.limits.messages_queued_max, metrics)
+        payloads = _make_payload_server(config, loaded, sink, metrics, clocks)
+        uploads = UploadWorker(_make_uploads(config, trust, clocks), inbox.put, metrics)
+        campaigns = Campaigns(Settings(trust.root.version))
+        campaigns.handle(loaded.state, clocks())
+        desk = _make_desk(config, trust, loaded)
+        parts = Parts(
+            campaigns=campaigns,
+            intake=_make_intake(config, trust, campaigns, metrics),
+            desk=desk,
+            performer=_make_performer(config, trust, store, loaded, desk, payloads, publisher),
+            uploads=uploads,
+            publisher=publisher,
+            metrics=metrics,
+            root_data=trust.root_data,
+            read_operators=partial(read_file, config.trust.operators),
+        )
+        for worker in (payloads, uploads):
+            worker.start()
+            stack.callback(worker.stop)
+        loop = Loop(parts, inbox, config.limits.operator_messages_per_s, clocks)
+        yield Workshop(loop, inbox, uploads, payloads)
+
+
+class _Router:
+    """Hands each message to the thread that it is for. Called in paho's threads."""
+
+    def __init__(self, workshop: Workshop, metrics: Metrics) -> None:
+        self._workshop = workshop
+        self._metrics = metrics
+
+    def take_document(self, topic_text: str, data: bytes) -> None:
+        topic = self._parse(topic_text)
+        if topic is None:
+            return
+        if topic.channel is Channel.UPLOAD:
+            self._workshop.uploads.offer(AddBlock(topic.name, data))
+        else:
+            self._workshop.inbox.offer(MessageArrived(topic, data))
+
+    def take_request(self, topic_text: str, data: bytes) -> None:
+        topic = self._parse(topic_text)
+        if topic is not None:
+            self._workshop.payloads.offer(topic, data)
+
+    def _parse(self, text: str) -> Topic | None:
+        try:
+            return parse_topic(text)
+        except PeerError as error:
+            self._metrics.refuse("topic", error)
+            return None
+
+
+def _load_trust(config: Config) -> Trust:
+    try:
+        return Trust(read_file(config.trust.root), bytes.fromhex(config.fleet_id))
+    except PeerError as error:
+        raise UsageError(
+            Reason.BAD_CONFIG, f"{config.trust.root}: expected the signed root of this fleet: {error}"
+        ) from None
+
+
+def _make_links(config: Config, metrics: Metrics) -> tuple[Link, Link]:
+    """The control and the data connection."""
+    tls, limits = tls_context(config.broker), config.limits
+    filters = bridge_subscriptions()
+    requests = [text for text in filters if text.rpartition("/")[2] in _DATA_CHANNELS]
+    documents = [text for text in filters if text not in requests]
+    control, data = (
+        LinkSettings(
+            client_id, [(text, qos) for text in texts], limits.publishes_queued_max, limits.outstanding_bytes_max
+        )
+        for client_id, texts, qos in (
+            (config.name, documents, AT_LEAST_ONCE),
+            (f"{config.name}-data", requests, AT_MOST_ONCE),
+        )
+    )
+    return Link(config.broker, tls, control, metrics), Link(config.broker, tls, data, metrics)
+
+
+def _make_payload_server(
+    config: Config, loaded: Loaded, sink: BlockSink, metrics: Metrics, clocks: Callable[[], Now]
+) -> PayloadServer:
+    """It knows at once what every device may fetch: a restart interrupts no download for longer than the reconnect."""
+    limits = config.limits
+    server = PayloadServer(
+        config.payloads_folder,
+        sink,
+        PayloadLimits(limits.device_requests_per_s, limits.device_bytes_per_s, limits.requests_queued_max),
+        lambda: clocks().monotonic_s,
+        metrics,
+    )
+    server.allow_all({item.device: payloads_of(item) for item in loaded.state.assignments})
+    return server
+
+
+def _make_uploads(config: Config, trust: Trust, clocks: Callable[[], Now]) -> Uploads:
+    limits = UploadLimits(config.limits.uploads_max, config.limits.upload_bytes_max)
+    return Uploads(config.uploads_folder, config.payloads_folder, trust, limits, lambda: clocks().wall_s)
+
+
+def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, metrics: Metrics) -> Intake:
+    ca_pem = read_file(config.trust.device_ca)
+
+    def verify_certificate(certificate: bytes, now_s: int) -> tuple[str, PublicKey]:
+        return verify_device_certificate(certificate, ca_pem, now_s)
+
+    limits = IntakeLimits(config.limits.devices_max, config.limits.device_messages_per_s)
+    return Intake(trust.fleet_id, verify_certificate, campaigns, limits, metrics)
+
+
+def _make_performer(  # it is the one that touches everything
+    config: Config,
+    trust: Trust,
+    store: Store,
+    loaded: Loaded,
+    desk: OperatorDesk,
+    payloads: PayloadServer,
+    publisher: Publisher,
+) -> Performer:
+    return Performer(
+        store,
+        Director(load_key(config.keys.director), trust, loaded.assignments),
+        Herald(load_key(config.keys.bridge), trust, loaded.event_sequence),
+        AuditChain(trust.fleet_id, loaded.newest_audit_entry),
+        desk,
+        payloads,
+        publisher,
+    )
+
+
+def _make_desk(config: Config, trust: Trust, loaded: Loaded) -> OperatorDesk:
+    path = config.trust.operators
+    try:
+        return OperatorDesk(trust, read_file(path), loaded.replays, config.limits.replays_max)
+    except PeerError as error:
+        raise UsageError(
+            Reason.BAD_CONFIG, f"{path}: expected an operators document that this fleet's admin keys signed: {error}"
+        ) from None
+
+
+@contextmanager
+def _only_bridge_on(folder: Path) -> Iterator[None]:
+    """Hold a lock that the kernel drops with the process, however it ends."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                Reason.BAD_CONFIG, f"{folder}: expected no other bridge on this folder, found one; stop it first"
+            ) from None
+        yield
+
+
+def _nothing() -> None:
+    pass

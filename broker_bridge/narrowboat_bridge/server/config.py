@@ -1,0 +1,173 @@
+"""The one configuration file of a bridge: TOML, checked whole before anything is opened.
+
+    name = "bridge-1"                      the common name of its certificate, and its client id at the broker
+    fleet_id = "5e884898..."               64 hex digits; pins the fleet whatever version the root has reached
+    data = "data"                          the folder of the store, payloads and uploads
+
+    [broker]
+    host = "broker.example.com"
+    port = 8886
+    ca = "server-ca.pem"                   the CA of the broker's certificate
+    certificate = "tls-cert.pem"
+    key = "tls-key.pem"
+
+    [trust]
+    root = "root.signed"                   published retained for all devices
+    operators = "operators.signed"         who may command, signed by admin keys
+    device_ca = "device-ca.pem"            who may be a device
+
+    [keys]
+    director = "director.pem"              signs assignments
+    bridge = "bridge.pem"                  signs Acks, replies and events
+
+    [limits]                               every one may be left out
+
+Relative paths are relative to the folder of the file, so that a whole fleet folder can be moved. Key files
+that others may read are refused: the director key decides what every gateway runs.
+"""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.limits import KIB, MIB
+from narrowboat_protocol.topics import NAME_PATTERN
+
+_FAULTS_SHOWN_MAX = 20
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = info.context["folder"] if info.context else Path()
+    return folder / path.expanduser()
+
+
+Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BrokerConfig(_Section):
+    """Where the broker's bridge listener is, and how either side proves who it is."""
+
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+    port: int = Field(default=8886, ge=1, le=65_535)
+    ca: Location
+    certificate: Location
+    key: Location
+    keepalive_s: int = Field(default=30, ge=5, le=3600)
+
+
+class TrustConfig(_Section):
+    """What this bridge believes."""
+
+    root: Location
+    operators: Location
+    device_ca: Location
+
+
+class KeysConfig(_Section):
+    """What this bridge signs with."""
+
+    director: Location
+    bridge: Location
+
+
+class LimitsConfig(_Section):
+    """What anyone may take of this bridge. The defaults suit ten thousand gateways on one machine."""
+
+    devices_max: int = Field(default=100_000, ge=1, le=1_000_000)
+    history_rows_per_device: int = Field(default=200, ge=1, le=10_000)
+    messages_queued_max: int = Field(default=10_000, ge=100, le=100_000)
+    publishes_queued_max: int = Field(default=20_000, ge=100, le=60_000)
+    device_messages_per_s: float = Field(default=10.0, gt=0, le=10_000)
+    operator_messages_per_s: float = Field(default=50.0, gt=0, le=10_000)
+    device_requests_per_s: float = Field(default=500.0, gt=0, le=100_000)
+    device_bytes_per_s: int = Field(default=64 * MIB, ge=64 * KIB)
+    requests_queued_max: int = Field(default=2_000, ge=10, le=100_000)
+    outstanding_bytes_max: int = Field(default=8 * MIB, ge=1 * MIB)
+    replays_max: int = Field(default=20_000, ge=100, le=1_000_000)
+    uploads_max: int = Field(default=4, ge=1, le=100)
+    upload_bytes_max: int = Field(default=8 * 1024 * MIB, ge=1 * MIB)
+
+
+class Config(_Section):
+    """The whole file."""
+
+    name: Name
+    fleet_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    data: Location
+    broker: BrokerConfig
+    trust: TrustConfig
+    keys: KeysConfig
+    limits: LimitsConfig = LimitsConfig()
+
+    @property
+    def store_path(self) -> Path:
+        return self.data / "bridge.sqlite"
+
+    @property
+    def payloads_folder(self) -> Path:
+        return self.data / "payloads"
+
+    @property
+    def uploads_folder(self) -> Path:
+        return self.data / "uploads"
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file. Raises `UsageError` that lists every fault in it."""
+    try:
+        values = tomllib.loads(read_file(path).decode())
+        return Config.model_validate(values, context={"folder": path.parent.absolute()})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(Reason.BAD_CONFIG, f"{path}: expected TOML: {error}") from None
+    except ValidationError as error:
+        raise UsageError(Reason.BAD_CONFIG, f"{path}: {_describe(error)}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that the configuration names."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            Reason.BAD_CONFIG, f"{path}: expected a readable file: {error.strerror}; correct the path or the rights"
+        ) from None
+
+
+def load_key(path: Path) -> PrivateKey:
+    """A signing key that nobody else may read."""
+    pem = read_file(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(
+            Reason.BAD_CONFIG, f"{path}: expected a key that only its owner may read, got mode {mode:o}; chmod 600 it"
+        )
+    return PrivateKey.from_pem(pem)
+
+
+def _describe(error: ValidationError) -> str:
+    """Every fault with its place. The values stay out: a key could stand where a path should."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    lines = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:_FAULTS_SHOWN_MAX]]
+    if len(faults) > len(lines):
+        lines.append(f"  and {len(faults) - len(lines)} more")
+    return "\n".join([f"expected a bridge's configuration, got {len(faults)} faults", *lines])

@@ -1,0 +1,245 @@
+"""The connection to the broker: MQTT 5 over mutual TLS, made again whenever it is lost.
+
+A bridge holds two: one for documents (control) and one for payload data, so that a full data connection
+delays no document. Each has a client of paho's and a thread that connects, subscribes, waits for the end of
+the connection, waits a little (tenacity's full jitter) and starts again. Sessions are clean: what a broker
+would have kept for us is said again by devices and operators, who wait for our signed answers and not for the
+broker's.
+
+paho queues QoS 1 messages without a bound and QoS 0 ones while its socket is full, so both are bounded here.
+Messages at QoS 1 beyond the bound are dropped; the sender of a data message waits a moment for room first,
+which paces the payload server to the speed of the broker.
+
+TCP_NODELAY is set, as QoS 1 is six times slower without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition, Event, Thread
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from tenacity import RetryCallState, Retrying, wait_random_exponential
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB
+
+from .config import BrokerConfig
+from .metrics import Metrics
+
+_WAIT = wait_random_exponential(multiplier=0.5, min=0.2, max=30)
+_CONNECT_TIMEOUT_S = 20.0
+_ROOM_WAIT_S = 2.0
+_STOP_WAIT_S = 5.0
+_PACKET_OVERHEAD_BYTES = KIB
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What one of the two connections is for."""
+
+    client_id: str
+    subscriptions: Sequence[tuple[str, int]]
+    """Topic filter and QoS."""
+    queued_messages_max: int
+    outstanding_bytes_max: int
+
+
+def tls_context(broker: BrokerConfig) -> ssl.SSLContext:
+    """Mutual TLS, 1.2 or newer, against one CA and the host's name. Raises `UsageError`."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(broker.ca)
+        context.load_cert_chain(broker.certificate, broker.key)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[broker] ca, certificate, key: expected PEM files that fit together: {type(error).__name__}: "
+            f"{error.strerror}",
+        ) from None
+    return context
+
+
+class Link:
+    """Keeps one connection to the broker."""
+
+    def __init__(
+        self,
+        broker: BrokerConfig,
+        tls: ssl.SSLContext,
+        settings: LinkSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._on_message: Callable[[str, bytes], None] = _nothing
+        self._on_connected: Callable[[], None] = _nothing
+        self._metrics = metrics
+        self._stopping = Event()
+        self._ended = Event()
+        self._established = False
+        self._room = Condition()
+        self._outstanding: dict[int, int] = {}
+        self._outstanding_bytes = 0
+        self._client = self._new_client(tls)
+        self._thread = Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
+
+    def start(self, on_message: Callable[[str, bytes], None], on_connected: Callable[[], None]) -> None:
+        """Connect, now and whenever the connection is lost. Both functions run in paho's thread and must be quick."""
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say goodbye and end the thread. What paho still holds is lost, and will be asked for again."""
+        self._stopping.set()
+        self._client.disconnect()
+        self._ended.set()
+        self._thread.join(_STOP_WAIT_S)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Queue a message; drop it if too many wait."""
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._metrics.count("dropped.publish")
+
+    def publish_data(self, topic: str, payload: bytes) -> bool:
+        """Send a data message at QoS 0. Waits a moment if too many bytes are on their way; False if it was dropped."""
+        with self._room:
+            if not self._established or not self._room.wait_for(self._has_room, _ROOM_WAIT_S):
+                return False
+            info = self._client.publish(topic, payload, qos=0)
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return False
+            self._outstanding[info.mid] = len(payload)
+            self._outstanding_bytes += len(payload)
+            return True
+
+    def _has_room(self) -> bool:
+        return self._outstanding_bytes < self._settings.outstanding_bytes_max
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            self._established = False
+            self._hold_connection()
+            attempt = 1 if self._established else attempt + 1
+            self._stopping.wait(wait_s(attempt))
+
+    def _hold_connection(self) -> None:
+        """Connect, let paho's thread drive the connection, and return when it has ended."""
+        self._ended.clear()
+        try:
+            self._client.connect(
+                self._broker.host,
+                self._broker.port,
+                self._broker.keepalive_s,
+                clean_start=True,
+                properties=_connect_properties(),
+            )
+        except OSError as error:
+            _log.warning(
+                "no connection to %s:%d: %s",
+                self._broker.host,
+                self._broker.port,
+                error.strerror or type(error).__name__,
+            )
+            return
+        self._client.loop_start()
+        self._ended.wait()
+        self._client.loop_stop()
+        self._forget_outstanding()
+
+    def _forget_outstanding(self) -> None:
+        with self._room:
+            self._outstanding.clear()
+            self._outstanding_bytes = 0
+            self._room.notify_all()
+
+    def _new_client(self, tls: ssl.SSLContext) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._settings.client_id,
+            protocol=MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(self._settings.queued_messages_max)
+        client.tls_set_context(tls)
+        client.on_socket_open = _set_no_delay
+        # With this set, publishing from our threads only queues and wakes paho's: it would else write to the socket
+        # from here, in the middle of a packet of its own.
+        client.on_socket_register_write = _nothing
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_message = self._message_arrived
+        client.on_publish = self._published
+        return client
+
+    # What paho calls, in its thread.
+
+    def _connected(
+        self, client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            _log.warning("the broker refused the connection of %s: %s", self._settings.client_id, reason)
+            self._ended.set()
+            return
+        self._established = True
+        _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._settings.client_id)
+        client.subscribe(list(self._settings.subscriptions))
+        self._on_connected()
+
+    def _disconnected(
+        self,
+        _client: Client,
+        _data: object,
+        _flags: DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        _log.info("the connection of %s ended: %s", self._settings.client_id, reason)
+        self._ended.set()
+
+    def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self._on_message(message.topic, bytes(message.payload))
+
+    def _published(
+        self, _client: Client, _data: object, message_id: int, _reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        with self._room:
+            self._outstanding_bytes -= self._outstanding.pop(message_id, 0)
+            self._room.notify_all()
+
+
+def wait_s(attempt: int) -> float:
+    """How long to wait before the next connection, after `attempt` in a row that came to nothing."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return _WAIT(state)
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+    properties.MaximumPacketSize = DEFAULT_LIMITS.message_bytes_max + _PACKET_OVERHEAD_BYTES
+    return properties
+
+
+def _set_no_delay(_client: Client, _data: object, sock: object) -> None:
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,198 @@
+"""The operator desk: bytes on a command topic become an authenticated request, a repeated reply, or a refusal.
+
+Order of checks: size, encoding and shape; the operator whose name is in the topic, in the signed Operators
+document; the signature by that operator's key; the name in the command; whether this request was seen; times;
+role; arguments. Only after all of them does a request reach the core.
+
+A command counts once. Its request id stays in the replay table until nothing could take it for fresh any
+more: the same bytes again get the same reply, other bytes under the same id are refused. A command that only
+looks is simply carried out again when it is repeated, so its reply, which may be large, is not kept. A
+command whose reply is still being made (an upload that is being verified) is not begun a second time.
+
+A refusal is answered too, even if the signature was wrong: the broker vouches for the name in the topic, so
+the answer goes to whoever was let in under it, and a person whose key was replaced should read why nothing
+happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import (
+    CampaignAbort,
+    CampaignShow,
+    CampaignStart,
+    Command,
+    DeviceShow,
+    OperatorRole,
+    Operators,
+    Request,
+    RoleName,
+    UploadBegin,
+    UploadFinish,
+    Verb,
+    open_signed,
+)
+from narrowboat_protocol.errors import PeerError, Reason, TrustError
+from narrowboat_protocol.trust import Trust
+
+from ..core.actions import Answer, Refusal
+from .store import Replay
+
+LIFE_S_MAX = 600
+SKEW_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request that shall be carried out."""
+
+    operator: str
+    request_id: bytes
+    verb: Verb
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A request that was carried out before, and the reply to it; None while it is being made."""
+
+    operator: str
+    reply: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command that is not carried out. What it claims is not proved."""
+
+    operator: str
+    request_id: bytes
+    verb: Verb
+    refusal: Refusal
+
+
+@dataclass(slots=True)
+class _Seen:
+    digest: bytes
+    expires_at: int
+    steers: bool
+    reply: bytes | None
+
+
+class OperatorDesk:
+    """Judges commands, and remembers which were seen."""
+
+    def __init__(self, trust: Trust, operators: bytes, replays: tuple[Replay, ...], replays_max: int) -> None:
+        """Raises a `PeerError` if the operators document is not signed by the root's admin keys."""
+        self._trust = trust
+        self._operators = trust.open_by_role(Operators, operators, RoleName.ADMIN)
+        self._replays_max = replays_max
+        self._seen = {
+            (replay.operator, replay.request_id): _Seen(
+                replay.digest, replay.expires_at, steers=True, reply=replay.reply
+            )
+            for replay in replays
+        }
+
+    def replace_operators(self, operators: bytes) -> None:
+        """Take a newer operators document. Raises a `PeerError`, and keeps the old one, for what is not believed."""
+        document = self._trust.open_by_role(Operators, operators, RoleName.ADMIN)
+        if document.version < self._operators.version:
+            raise TrustError(
+                Reason.STALE, f"expected operators version {self._operators.version} or newer, got {document.version}"
+            )
+        self._operators = document
+
+    def may_upload(self, name: str) -> bool:
+        operator = self._operators.find(name)
+        return operator is not None and operator.role is OperatorRole.OPERATOR
+
+    def judge(self, name: str, data: bytes, now_s: int) -> Accepted | Repeated | Refused:
+        """Judge what came on the command topic of `name`. Raises a `PeerError` if it is not a command at all."""
+        signed = SignedDocument.decode(data)
+        claimed = Command.decode(signed.content)
+        try:
+            return self._judge(name, signed, now_s)
+        except PeerError as error:
+            refusal = Refusal(error.reason, str(error))
+            return Refused(name, claimed.request_id, claimed.verb, refusal)
+
+    def answered(self, answer: Answer, reply: bytes) -> Replay | None:
+        """Note the reply to an accepted request; return what must be stored of it, if anything."""
+        key = (answer.operator, answer.request_id)
+        seen = self._seen.get(key)
+        if seen is None:
+            return None
+        if not seen.steers:
+            del self._seen[key]
+            return None
+        seen.reply = reply
+        return Replay(answer.operator, answer.request_id, seen.digest, seen.expires_at, reply)
+
+    def _judge(self, name: str, signed: SignedDocument, now_s: int) -> Accepted | Repeated:
+        command = self._authenticate(name, signed)
+        key, digest = (name, command.request_id), sha256(signed.content).digest()
+        self._forget_expired(now_s)
+        seen = self._seen.get(key)
+        if seen is not None:
+            if seen.digest != digest:
+                raise TrustError(Reason.CONFLICT, "expected a new request id, got one that another command had")
+            return Repeated(name, seen.reply)
+        _require_fresh(command, now_s)
+        request = command.request
+        self._require_role(name, request)
+        if len(self._seen) >= self._replays_max:
+            raise TrustError(Reason.BUSY, f"expected at most {self._replays_max} commands in their time; wait a little")
+        self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, request.STEERS, reply=None)
+        return Accepted(name, command.request_id, command.verb, request)
+
+    def _authenticate(self, name: str, signed: SignedDocument) -> Command:
+        operator = self._operators.find(name)
+        if operator is None:
+            raise TrustError(Reason.UNKNOWN_OPERATOR, f"expected an operator of this fleet, got {name}; add it first")
+        key = operator.public_key
+        command = open_signed(Command, signed, fleet_id=self._trust.fleet_id, keys={key.kid: key})
+        if command.operator != name:
+            raise TrustError(
+                Reason.NOT_PERMITTED, f"expected a command of {name} on its topic, got one of another name"
+            )
+        return command
+
+    def _require_role(self, name: str, request: Request) -> None:
+        operator = self._operators.find(name)
+        if request.STEERS and (operator is None or operator.role is not OperatorRole.OPERATOR):
+            raise TrustError(Reason.NOT_PERMITTED, f"{name} may look and not steer; ask for the role of an operator")
+
+    def _forget_expired(self, now_s: int) -> None:
+        """Dictionaries keep their order, so what expires first stands near the front; lives differ by minutes only."""
+        for key in [key for key, seen in self._seen.items() if seen.expires_at < now_s]:
+            del self._seen[key]
+
+
+def subject_of(request: Request) -> str:
+    """What a request is about, for the audit log."""
+    match request:
+        case CampaignStart() | CampaignShow() | CampaignAbort():
+            return request.campaign
+        case DeviceShow():
+            return request.device
+        case UploadBegin() | UploadFinish():
+            return request.digest.hex()
+        case _:
+            return ""
+
+
+def _require_fresh(command: Command, now_s: int) -> None:
+    life_s = command.expires_at - command.issued_at
+    if not 0 <= life_s <= LIFE_S_MAX:
+        raise TrustError(Reason.EXPIRED, f"expected a command that lives up to {LIFE_S_MAX} s, got {life_s} s")
+    if now_s > command.expires_at + SKEW_S:
+        late_s = now_s - command.expires_at
+        raise TrustError(Reason.EXPIRED, f"the command expired {late_s} s ago by this bridge's clock; issue it anew")
+    if now_s < command.issued_at - SKEW_S:
+        early_s = command.issued_at - now_s
+        raise TrustError(
+            Reason.STALE, f"the command comes from {early_s} s ahead of this bridge's clock; set the clocks"
+        )

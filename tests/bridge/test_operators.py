@@ -1,0 +1,261 @@
+"""Commands: only an operator's own, fresh, permitted command is carried out, and it is carried out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from narrowboat_bridge.server.config import LimitsConfig
+from narrowboat_bridge.server.operators import LIFE_S_MAX, SKEW_S
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import (
+    CampaignAbort,
+    CampaignList,
+    CampaignPage,
+    CampaignStart,
+    CampaignSummary,
+    Command,
+    DeviceList,
+    OperatorRole,
+    Reply,
+    Request,
+    sign_model,
+)
+from narrowboat_protocol.errors import Reason
+from tests.bridge.kit import BridgeKit, running_bridge
+from tests.support.fleet import NOW, FleetKit, MadeRelease, OperatorKit
+
+
+@dataclass
+class Scene:
+    """A bridge with a release, an operator and a viewer."""
+
+    folder: Path
+    fleet: FleetKit
+    anna: OperatorKit
+    eve: OperatorKit
+    release: MadeRelease
+    bridge: BridgeKit
+
+    @property
+    def start(self) -> CampaignStart:
+        return CampaignStart(campaign="c1", release=self.release.digest)
+
+    def send(self, data: bytes, topic_name: str = "anna") -> Reply | None:
+        """Send a command; the reply to it, if there is one."""
+        before = len(self.bridge.replies(topic_name))
+        self.bridge.take(f"nb/o/{topic_name}/command", data)
+        return next(iter(self.bridge.replies(topic_name)[before:]), None)
+
+    def campaigns(self) -> list[str]:
+        reply = self.send(self.anna.command(CampaignList(), request_id=self.bridge.request_id()))
+        assert reply is not None
+        return [campaign.name for campaign in CampaignPage.from_cbor(reply.result).campaigns]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    fleet = FleetKit.create()
+    anna, eve = fleet.operator("anna"), fleet.operator("eve", OperatorRole.VIEWER)
+    release = fleet.make_release(b"image" * 100)
+    with running_bridge(tmp_path, fleet, anna, eve) as bridge:
+        bridge.push(anna, release)
+        yield Scene(tmp_path, fleet, anna, eve, release, bridge)
+
+
+def command(signer: OperatorKit, request: Request, **changes: object) -> bytes:
+    """A command with fields of one's choice."""
+    made = Command.of(request, operator=signer.name, request_id=bytes([7]) * 16, issued_at=NOW, expires_at=NOW + 60)
+    return sign_model(made.model_copy(update=changes), signer.fleet_id, [signer.key])
+
+
+def test_a_command_is_carried_out_and_answered_under_its_request_id(scene: Scene) -> None:
+    reply = scene.send(command(scene.anna, scene.start))
+    assert reply is not None
+    assert (reply.request_id, reply.reason) == (bytes([7]) * 16, None)
+    assert CampaignSummary.from_cbor(reply.result).name == "c1"
+    assert scene.campaigns() == ["c1"]
+
+
+def altered(data: bytes) -> bytes:
+    signed = SignedDocument.decode(data)
+    content = signed.content.replace(b"c1", b"c2")
+    assert content != signed.content
+    return SignedDocument(signed.format, content, signed.signatures).encode()
+
+
+def of_another_fleet(scene: Scene) -> bytes:
+    elsewhere = OperatorKit("anna", scene.anna.key, scene.anna.role, bytes(32))
+    return command(elsewhere, scene.start)
+
+
+REFUSED: dict[str, tuple[Callable[[Scene], bytes], str, Reason]] = {
+    "an operator whom the fleet does not know": (
+        lambda scene: command(scene.fleet.operator("mallory"), scene.start), "mallory", Reason.UNKNOWN_OPERATOR,
+    ),
+    "a stranger under a known name": (
+        lambda scene: command(scene.fleet.operator("anna"), scene.start), "anna", Reason.UNKNOWN_KEY,
+    ),
+    "another operator's command on one's own topic": (
+        lambda scene: command(scene.anna, scene.start), "eve", Reason.UNKNOWN_KEY,
+    ),
+    "a command in another's name, signed by oneself": (
+        lambda scene: command(scene.eve, scene.start, operator="anna"), "eve", Reason.NOT_PERMITTED,
+    ),
+    "an altered command": (lambda scene: altered(command(scene.anna, scene.start)), "anna", Reason.BAD_SIGNATURE),
+    "a command of another fleet": (of_another_fleet, "anna", Reason.BAD_SIGNATURE),
+    "a viewer who steers": (lambda scene: command(scene.eve, scene.start), "eve", Reason.NOT_PERMITTED),
+    "an expired command": (
+        lambda scene: command(scene.anna, scene.start, issued_at=NOW - 600, expires_at=NOW - SKEW_S - 1),
+        "anna", Reason.EXPIRED,
+    ),
+    "a command from the future": (
+        lambda scene: command(scene.anna, scene.start, issued_at=NOW + SKEW_S + 1, expires_at=NOW + SKEW_S + 9),
+        "anna", Reason.STALE,
+    ),
+    "a command that lives too long": (
+        lambda scene: command(scene.anna, scene.start, expires_at=NOW + LIFE_S_MAX + 1), "anna", Reason.EXPIRED,
+    ),
+    "a command that expires before it is issued": (
+        lambda scene: command(scene.anna, scene.start, issued_at=NOW + 60, expires_at=NOW + 59), "anna", Reason.EXPIRED,
+    ),
+    "arguments that are not the verb's": (
+        lambda scene: command(scene.anna, scene.start, arguments={1: 5}), "anna", Reason.BAD_DOCUMENT,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_the_operator_s_own_fresh_and_permitted_command_is_refused_and_changes_nothing(
+    scene: Scene, case: str
+) -> None:
+    make, topic_name, reason = REFUSED[case]
+    reply = scene.send(make(scene), topic_name)
+    assert reply is not None
+    assert (reply.reason, reply.result) == (reason, None)
+    assert scene.campaigns() == []
+
+
+ACCEPTED = {
+    "as old as the clocks may differ": {"issued_at": NOW - 600, "expires_at": NOW - SKEW_S},
+    "as new as the clocks may differ": {"issued_at": NOW + SKEW_S, "expires_at": NOW + SKEW_S + 60},
+    "as long as a command may live": {"issued_at": NOW, "expires_at": NOW + LIFE_S_MAX},
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_a_command_at_the_edge_of_its_time_is_carried_out(scene: Scene, case: str) -> None:
+    reply = scene.send(command(scene.anna, scene.start, **ACCEPTED[case]))
+    assert reply is not None
+    assert reply.reason is None
+
+
+def test_a_viewer_may_look(scene: Scene) -> None:
+    reply = scene.send(command(scene.eve, DeviceList()), "eve")
+    assert reply is not None
+    assert reply.reason is None
+
+
+def test_a_replayed_command_gets_the_reply_that_it_had_and_is_not_carried_out_again(scene: Scene) -> None:
+    data = command(scene.anna, scene.start)
+    first = scene.send(data)
+    scene.send(scene.anna.command(CampaignAbort(campaign="c1"), request_id=scene.bridge.request_id()))
+    assert scene.send(data) == first
+    assert first is not None
+    assert CampaignSummary.from_cbor(first.result).ended is None, "it tells what was true when it was carried out"
+
+
+def test_a_replay_is_known_after_a_restart(tmp_path: Path) -> None:
+    fleet = FleetKit.create()
+    anna, release = fleet.operator("anna"), fleet.make_release(b"image" * 100)
+    data = command(anna, CampaignStart(campaign="c1", release=release.digest))
+    with running_bridge(tmp_path, fleet, anna) as bridge:
+        bridge.push(anna, release)
+        bridge.take("nb/o/anna/command", data)
+        first = bridge.replies()[-1]
+    with running_bridge(tmp_path, fleet, anna) as bridge:
+        bridge.take("nb/o/anna/command", data)
+        assert bridge.replies() == [first]
+        assert not bridge.events()
+
+
+def test_another_command_under_a_request_id_that_was_used_is_refused(scene: Scene) -> None:
+    scene.send(command(scene.anna, scene.start))
+    reply = scene.send(command(scene.anna, CampaignAbort(campaign="c1")))
+    assert reply is not None
+    assert reply.reason is Reason.CONFLICT
+
+
+def test_a_request_id_of_one_operator_takes_nothing_from_another(scene: Scene) -> None:
+    scene.send(command(scene.anna, DeviceList()))
+    reply = scene.send(command(scene.eve, DeviceList()), "eve")
+    assert reply is not None
+    assert reply.reason is None
+
+
+def test_a_look_that_is_repeated_is_taken_anew(scene: Scene) -> None:
+    data = command(scene.anna, CampaignList())
+    scene.send(data)
+    scene.send(scene.anna.command(scene.start, request_id=scene.bridge.request_id()))
+    reply = scene.send(data)
+    assert reply is not None
+    assert [campaign.name for campaign in CampaignPage.from_cbor(reply.result).campaigns] == ["c1"]
+
+
+def test_the_replay_table_is_bounded(tmp_path: Path) -> None:
+    fleet = FleetKit.create()
+    anna = fleet.operator("anna")
+    with running_bridge(tmp_path, fleet, anna, limits=LimitsConfig(replays_max=100)) as bridge:
+        for number in range(101):
+            abort = anna.command(CampaignAbort(campaign="c1"), request_id=number.to_bytes(16, "big"))
+            bridge.take("nb/o/anna/command", abort)
+        assert bridge.replies()[-1].reason is Reason.BUSY
+        bridge.sleep(60 + SKEW_S + 1)
+        late = anna.command(
+            CampaignAbort(campaign="c1"), request_id=bytes([9]) * 16, issued_at=NOW + 180, expires_at=NOW + 240
+        )
+        bridge.take("nb/o/anna/command", late)
+        assert bridge.replies()[-1].reason is Reason.UNKNOWN_CAMPAIGN
+
+
+def test_an_operator_who_commands_too_fast_is_not_even_looked_at(tmp_path: Path) -> None:
+    fleet = FleetKit.create()
+    anna = fleet.operator("anna")
+    with running_bridge(tmp_path, fleet, anna, limits=LimitsConfig(operator_messages_per_s=1.0)) as bridge:
+        for number in range(10):
+            look = anna.command(DeviceList(), request_id=number.to_bytes(16, "big"))
+            bridge.take("nb/o/anna/command", look)
+        assert len(bridge.replies()) == 4
+        assert bridge.metrics.value("limited.command") == 6
+
+
+def test_a_newer_operators_document_is_taken_without_a_restart(scene: Scene) -> None:
+    bert = scene.fleet.operator("bert")
+    path = scene.bridge.config.trust.operators
+    path.write_bytes(scene.fleet.operators(scene.anna, bert, version=2))
+    scene.bridge.workshop.loop.reload_operators()
+    reply = scene.send(command(bert, scene.start), "bert")
+    assert reply is not None
+    assert reply.reason is None
+
+
+@pytest.mark.parametrize("case", ["older", "unsigned", "missing"])
+def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene, case: str) -> None:
+    path = scene.bridge.config.trust.operators
+    path.write_bytes(scene.fleet.operators(scene.anna, version=2))
+    scene.bridge.workshop.loop.reload_operators()
+    scene.bridge.workshop.loop.turn()
+    mallory = scene.fleet.operator("mallory")
+    if case == "missing":
+        path.unlink()
+    else:
+        signer = scene.fleet if case == "older" else FleetKit.create()
+        path.write_bytes(signer.operators(mallory, version=1 if case == "older" else 3))
+    scene.bridge.workshop.loop.reload_operators()
+    reply = scene.send(command(mallory, scene.start), "mallory")
+    assert reply is not None
+    assert reply.reason is Reason.UNKNOWN_OPERATOR
+    assert scene.send(command(scene.anna, DeviceList())) is not None

@@ -1,0 +1,448 @@
+"""The link, against a broker that does what a test tells it: over real sockets and real mutual TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from narrowboat_device.core import events as ev
+from narrowboat_device.core.events import Event
+from narrowboat_device.inbox import Inbox
+from narrowboat_device.link import Endpoint, Link, reconnect_wait_s, tls_context
+from narrowboat_protocol.errors import UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
+from narrowboat_protocol.topics import Channel
+
+DEVICE = "gw-1"
+PATIENCE_S = 10.0
+CONNACK = bytes([0x20, 3, 0, 0, 0])
+CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 0x10, 0x30, 0x80, 0xE0
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """PEM files of one party."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A CA that issues to anybody, into a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.path = folder / f"{name}.pem"
+        self.path.write_bytes(pem(self._sign(self._name, self._key, ca=True)))
+
+    def issue(self, name: str, address: str = "127.0.0.1") -> Papers:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        papers = Papers(self._folder / f"{name}-{address}.pem", self._folder / f"{name}-{address}.key")
+        papers.certificate.write_bytes(pem(self._sign(subject, key, ca=False, address=address)))
+        papers.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return papers
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool, address: str = "127.0.0.1"
+    ) -> x509.Certificate:
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime(2025, 1, 1, tzinfo=UTC))
+            .not_valid_after(datetime(2045, 1, 1, tzinfo=UTC))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        )
+        if not ca:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class Connection:
+    """The broker's end of one connection."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+        self._stream = sock.makefile("rb")
+
+    def packet(self) -> tuple[int, bytes]:
+        """The next packet: its type, and everything after the length."""
+        kind = self._stream.read(1)
+        if not kind:
+            raise EOFError
+        length, shift = 0, 0
+        while True:
+            (byte,) = self._stream.read(1)
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return kind[0] & 0xF0, self._stream.read(length)
+
+    def greet(self) -> None:
+        """Let a device in."""
+        assert [self.packet()[0] for _ in range(2)] == [CONNECT, SUBSCRIBE]
+        self.send(CONNACK)
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._sock.close()
+
+
+Script = Callable[[Connection], None]
+
+
+class ScriptedBroker:
+    """Plays one script for each connection that gets through the handshake, in order; then refuses to listen."""
+
+    def __init__(self, authority: Authority, papers: Papers, *scripts: Script) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(papers.certificate, papers.key)
+        self._context.load_verify_locations(authority.path)
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE_S)
+        self.port: int = self._listener.getsockname()[1]
+        self.failures: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._thread = Thread(target=self._serve, args=(scripts,), daemon=True)
+        self._thread.start()
+
+    def _serve(self, scripts: tuple[Script, ...]) -> None:
+        try:
+            for script in scripts:
+                sock, _ = self._listener.accept()
+                sock.settimeout(PATIENCE_S)
+                connection = Connection(self._context.wrap_socket(sock, server_side=True))
+                script(connection)
+                connection.close()
+            self.failures.put(None)
+        except BaseException as error:  # noqa: BLE001  # the test is told
+            self.failures.put(error)
+        finally:
+            self._listener.close()
+
+    def check(self) -> None:
+        """Every script was played to its end."""
+        failure = self.failures.get(timeout=PATIENCE_S)
+        if failure is not None:
+            raise failure
+
+
+@dataclass
+class Rig:
+    """Papers, an inbox, and what the link asked for between connections."""
+
+    authority: Authority
+    device: Papers
+    server: Papers
+    inbox: Inbox
+    waits: list[tuple[int, bool]]
+
+    @contextmanager
+    def linked(self, *scripts: Script, server: Papers | None = None) -> Iterator[Link]:
+        """A link to a broker that plays these scripts, which all end well."""
+        broker = ScriptedBroker(self.authority, server or self.server, *scripts)
+        link = self.link_to(broker.port)
+        link.start()
+        try:
+            yield link
+        finally:
+            link.close()
+        broker.check()
+
+    def link_to(self, port: int) -> Link:
+        tls = tls_context(self.authority.path, self.device.certificate, self.device.key)
+        endpoint = Endpoint("127.0.0.1", port, DEVICE, tls, keepalive_s=60)
+        return Link(endpoint, self.inbox, DEFAULT_LIMITS, itertools.count(0.0, 0.5).__next__, self._wait_s)
+
+    def _wait_s(self, attempt: int, was_refused: bool) -> float:
+        self.waits.append((attempt, was_refused))
+        return 0.0
+
+    def next(self, kind: type[Event]) -> Event:
+        """The next event of a kind; the others before it are passed over."""
+        while True:
+            event = self.inbox.get(PATIENCE_S)
+            assert event is not None, f"no {kind.__name__}"
+            if isinstance(event, kind):
+                return event
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"), "ca")
+
+
+@pytest.fixture
+def rig(authority: Authority) -> Rig:
+    return Rig(authority, authority.issue(DEVICE), authority.issue("broker"), Inbox(MIB), [])
+
+
+def publish_packet(topic: str, payload: bytes) -> bytes:
+    body = struct.pack(">H", len(topic)) + topic.encode() + b"\x00" + payload
+    return bytes([PUBLISH]) + encode_length(len(body)) + body
+
+
+def encode_length(length: int) -> bytes:
+    encoded = bytearray()
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*encoded, length])
+
+
+def until_closed(connection: Connection) -> None:
+    """Read until the device hangs up."""
+    try:
+        while True:
+            connection.packet()
+    except (EOFError, OSError):
+        pass
+
+
+def test_the_first_requests_leave_before_the_broker_has_said_a_word(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        kinds = [connection.packet() for _ in range(3)]
+        assert [kind for kind, _ in kinds] == [CONNECT, SUBSCRIBE, PUBLISH]
+        topics = (b"nb/d/gw-1/assign", b"nb/d/gw-1/ack", b"nb/d/gw-1/data", b"nb/root")
+        assert all(topic in kinds[1][1] for topic in topics)
+        assert kinds[2][1] == struct.pack(">H", 13) + b"nb/d/gw-1/get" + b"\x00request"
+        connection.send(CONNACK + publish_packet("nb/d/gw-1/data", b"block"))
+        until_closed(connection)
+
+    with rig.linked(script) as link:
+        rig.next(ev.LinkOpened)
+        link.publish(Channel.GET, b"request", 0)
+        rig.next(ev.BlockArrived)
+
+
+def test_each_topic_becomes_its_event(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.greet()
+        for topic, payload in [
+            ("nb/d/gw-1/elsewhere", b"?"),
+            ("nb/d/gw-1/assign", b"delivery"),
+            ("nb/d/gw-1/ack", b"ack"),
+            ("nb/root", b"root"),
+            ("nb/d/gw-1/data", b"block"),
+        ]:
+            connection.send(publish_packet(topic, payload))
+        until_closed(connection)
+
+    with rig.linked(script):
+        rig.next(ev.LinkOpened)
+        got: list[Event] = []
+        while len(got) < 4:
+            event = rig.inbox.get(PATIENCE_S)
+            assert event is not None
+            if not isinstance(event, ev.WireBytesCounted):
+                got.append(event)
+    assert got == [
+        ev.DeliveryArrived(b"delivery"),
+        ev.AckArrived(b"ack"),
+        ev.RootArrived(b"root"),
+        ev.BlockArrived(b"block"),
+    ]
+
+
+def test_a_lost_link_comes_back_and_says_so(rig: Rig) -> None:
+    def hang_up(connection: Connection) -> None:
+        connection.packet()
+
+    def stay(connection: Connection) -> None:
+        assert connection.packet()[0] == CONNECT
+        until_closed(connection)
+
+    with rig.linked(hang_up, hang_up, stay):
+        for _ in range(2):
+            rig.next(ev.LinkOpened)
+            rig.next(ev.LinkLost)
+        rig.next(ev.LinkOpened)
+    assert rig.waits[:2] == [(1, False), (2, False)]
+
+
+def test_a_link_that_carried_data_is_tried_again_soon(rig: Rig) -> None:
+    def nothing(connection: Connection) -> None:
+        connection.greet()
+
+    def some_data(connection: Connection) -> None:
+        connection.greet()
+        connection.send(publish_packet("nb/d/gw-1/data", b"block"))
+
+    with rig.linked(nothing, nothing, some_data, nothing, until_closed):
+        for _ in range(4):
+            rig.next(ev.LinkLost)
+        rig.next(ev.LinkOpened)
+    assert rig.waits[:4] == [(1, False), (2, False), (1, False), (2, False)]
+
+
+def test_what_is_published_without_a_link_is_lost_and_not_sent_later(rig: Rig) -> None:
+    def hang_up(connection: Connection) -> None:
+        connection.packet()
+
+    def second(connection: Connection) -> None:
+        connection.greet()
+        assert connection.packet()[1].endswith(b"new")
+        connection.send(publish_packet("nb/d/gw-1/ack", b"ack"))
+        until_closed(connection)
+
+    with rig.linked(hang_up, second) as link:
+        link.publish(Channel.REPORT, b"before any link", 1)
+        rig.next(ev.LinkLost)
+        rig.next(ev.LinkOpened)
+        link.publish(Channel.REPORT, b"new", 1)
+        rig.next(ev.AckArrived)
+
+
+@pytest.mark.parametrize(
+    ("packet", "was_refused"),
+    [
+        (bytes([0x20, 3, 0, 0x87, 0]), True),  # CONNACK: not authorized
+        (CONNACK + bytes([DISCONNECT, 1, 0x8E]), True),  # session taken over
+        (CONNACK + bytes([DISCONNECT, 1, 0x82]), True),  # protocol error
+        (CONNACK, False),
+    ],
+)
+def test_a_broker_that_says_no_is_not_met_with_haste(rig: Rig, packet: bytes, was_refused: bool) -> None:
+    def script(connection: Connection) -> None:
+        for _ in range(2):
+            connection.packet()
+        connection.send(packet)
+
+    with rig.linked(script):
+        rig.next(ev.LinkLost)
+    assert rig.waits[0] == (1, was_refused)
+
+
+def test_waits_have_a_floor_a_cap_and_a_longer_floor_after_a_refusal() -> None:
+    for attempt in range(1, 200):
+        for _ in range(20):
+            assert 0.1 <= reconnect_wait_s(attempt, False) <= min(60.0, 0.5 * 2 ** (attempt - 1))
+            assert 30.1 <= reconnect_wait_s(attempt, True) <= 90.0
+    assert len({reconnect_wait_s(5, False) for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        bytes([PUBLISH]) + encode_length(200 * MIB),
+        bytes([PUBLISH]) + encode_length(DEFAULT_LIMITS.message_bytes_max + 2048) + b"x" * 10_000,
+        bytes([PUBLISH, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
+        bytes([PUBLISH, 3, 0xFF, 0xFF, 0x00]),
+        bytes([PUBLISH, 5, 0, 2, 0xC3, 0x28, 0]),  # a topic that is no UTF-8
+        bytes([0xF0, 0]),
+        bytes([0x00, 0]),
+    ],
+)
+def test_packets_that_no_broker_sends_cost_the_link_and_nothing_else(rig: Rig, hostile: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.greet()
+        connection.send(hostile)
+        until_closed(connection)
+
+    with rig.linked(script, until_closed):
+        rig.next(ev.LinkLost)
+        rig.next(ev.LinkOpened)
+
+
+def test_bytes_on_the_wire_are_counted_with_their_tls(rig: Rig) -> None:
+    data_bytes = 50 * 1000
+
+    def script(connection: Connection) -> None:
+        connection.greet()
+        for _ in range(50):
+            connection.send(publish_packet("nb/d/gw-1/data", bytes(1000 - 20)))
+
+    with rig.linked(script):
+        counted = rig.next(ev.WireBytesCounted)
+        while isinstance(counted, ev.WireBytesCounted) and counted.total < data_bytes:
+            counted = rig.next(ev.WireBytesCounted)
+        rig.next(ev.LinkLost)
+    assert isinstance(counted, ev.WireBytesCounted)
+    assert data_bytes < counted.total < data_bytes + 50 * 40 + 5000
+
+
+def test_the_count_goes_on_over_connections(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.greet()
+
+    totals: list[int] = []
+    with rig.linked(script, script, until_closed):
+        for _ in range(2):
+            last = 0
+            while not isinstance(event := rig.inbox.get(PATIENCE_S), ev.LinkLost):
+                last = event.total if isinstance(event, ev.WireBytesCounted) else last
+            totals.append(last)
+        rig.next(ev.LinkOpened)
+    assert 0 < totals[0] < totals[1]
+
+
+@pytest.mark.parametrize("fault", ["another host", "another authority"])
+def test_a_server_that_is_not_our_broker_is_not_spoken_to(rig: Rig, tmp_path: Path, fault: str) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    server = rig.authority.issue("other", "127.0.0.9") if fault == "another host" else stranger.issue("broker")
+    broker = ScriptedBroker(rig.authority, server, until_closed)
+    link = rig.link_to(broker.port)
+    link.start()
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        broker.check()
+    link.close()
+    assert rig.waits[0] == (1, True)
+    counted = rig.inbox.get(0.0)
+    assert isinstance(counted, ev.WireBytesCounted), "the bytes of a failed handshake cost as much as any"
+    assert counted.total > 0
+    assert rig.inbox.get(0.0) is None
+
+
+def test_closing_says_goodbye(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        assert [connection.packet()[0] for _ in range(3)] == [CONNECT, SUBSCRIBE, DISCONNECT]
+
+    with rig.linked(script) as link:
+        rig.next(ev.LinkOpened)
+        link.close()
+        rig.next(ev.LinkLost)
+
+
+@pytest.mark.parametrize("missing", ["server_ca", "certificate", "key", "fit"])
+def test_papers_that_do_not_fit_are_told_before_connecting(rig: Rig, tmp_path: Path, missing: str) -> None:
+    absent = tmp_path / "absent"
+    papers = {"server_ca": rig.authority.path, "certificate": rig.device.certificate, "key": rig.device.key}
+    papers |= {"key": rig.server.key} if missing == "fit" else {missing: absent}
+    with pytest.raises(UsageError, match="server_ca, certificate, key"):
+        tls_context(papers["server_ca"], papers["certificate"], papers["key"])
