@@ -1,9 +1,10 @@
 """The connection to the broker: MQTT 5 over mutual TLS, made to be lost and made again.
 
 One thread owns paho's client and drives it; other threads only publish, which appends to paho's queue and
-wakes the thread. Each connection gets a new client and a clean start, so nothing of a dead connection
-(half-read packets, QoS 1 messages waiting for a PUBACK) leaks into the next: the core says again what must
-be said again.
+wakes the thread. Each connection gets a new client, so nothing of a dead connection on our side (half-read
+packets, QoS 1 messages waiting for a PUBACK) leaks into the next: the core says again what must be said
+again. The broker keeps the session for an hour, so that a document sent while the link was down waits for
+it; data blocks, at QoS 0, do not. Nothing depends on that session.
 
 Connecting is pipelined. CONNECT and SUBSCRIBE are queued before anything is sent, and the core hears
 `LinkOpened` at once, so that its first requests follow in the same flight; MQTT 5 allows it (section
@@ -61,6 +62,7 @@ _WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 _REFUSED_WAIT_S_MIN = 30.0
 _CONNECT_TIMEOUT_S = 30.0
 _LOOP_S = 1.0
+_SESSION_S = 3600
 _CLOSE_WAIT_S = 2.0
 _COUNT_INTERVAL_S = 0.25
 _QUEUED_MESSAGES_MAX = 64
@@ -226,7 +228,7 @@ class Link:
                 self._endpoint.host,
                 self._endpoint.port,
                 self._endpoint.keepalive_s,
-                clean_start=True,
+                clean_start=False,
                 properties=self._connect_properties(),
             )
         except OSError as error:
@@ -288,6 +290,7 @@ class Link:
 
     def _connect_properties(self) -> Properties:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+        properties.SessionExpiryInterval = _SESSION_S
         properties.MaximumPacketSize = self._packet_bytes_max
         return properties
 

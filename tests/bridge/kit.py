@@ -43,10 +43,13 @@ class Wire:
 
     messages: list[tuple[str, bytes]] = field(default_factory=list)
     blocks: list[tuple[str, bytes]] = field(default_factory=list)
+    retained: dict[str, bytes] = field(default_factory=dict)
     has_room: bool = True
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         self.messages.append((topic, payload))
+        if retain:
+            self.retained[topic] = payload
 
     def publish_data(self, topic: str, payload: bytes) -> bool:
         if self.has_room:

@@ -18,7 +18,7 @@ from narrowboat_bridge.broker_home import (
 )
 from tests.support.paths import REPOSITORY
 
-PORTS = Ports(device=20_001, enrol=8883, staff=20_003, bridge=20_004)
+PORTS = Ports(device=8884, enrol=8883, staff=20_003, bridge=20_004)
 KEY = b"the server's key"
 CERTIFICATES = BrokerCertificates(b"certificate", KEY, {listener: str(listener).encode() for listener in Listener})
 PATH_OPTIONS = {"cafile", "certfile", "keyfile", "acl_file", "persistence_location"}
@@ -50,7 +50,7 @@ def test_only_the_ports_differ_from_the_reference_configuration() -> None:
     reference, rendered = render_conf().splitlines(), render_conf(PORTS).splitlines()
     changed = [(old, new) for old, new in zip(reference, rendered, strict=True) if old != new]
     assert changed == [
-        ("listener 8883", "listener 20001"),
+        ("listener 8883", "listener 8884"),
         ("listener 8884", "listener 8883"),
         ("listener 8885", "listener 20003"),
         ("listener 8886", "listener 20004"),

@@ -1,4 +1,4 @@
-"""The store: what was committed is there after any death of the process, what was not is not, and nothing is half there."""
+"""The store: what was committed survives any death of the process, what was not is gone, and nothing is half there."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def a_device(name: str = "gw-1") -> Device:
 
 CAMPAIGN = Campaign("c1", 1, digest(1), ("gw-1", "gw-2"), ((0, 3600), (7200, 86_400)), 10_000, NOW, "anna")
 ATTEMPT = Attempt(
-    "c1", "gw-1", (1, 2), "a", digest(9), accepted=True, withdrawn=True, overtaken=True, state=State.FAILED, pair=(1, 5),
+    "c1", "gw-1", (1, 2), "a", digest(9), accepted=True, withdrawn=True, overtaken=True, state=State.FAILED,
+    pair=(1, 5),
     hold=HoldReason.WINDOW, reason=Reason.BAD_FRAME, detail="frame 7", done_bytes=1, total_bytes=2, wire_bytes=3,
     reported_at=NOW,
 )  # fmt: skip

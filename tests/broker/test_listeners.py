@@ -161,9 +161,9 @@ def tls_of(broker: Broker, folder: Path, certificate: bytes, key: bytes) -> ssl.
 
 
 def test_a_device_that_asks_for_the_client_id_of_another_throws_nobody_out(broker: Broker, connect: Connect) -> None:
-    live = connect(Listener.DEVICE, "gw-1")
-    with MqttClient(broker.issue(Listener.DEVICE, "gw-2").tls(), broker.port(Listener.DEVICE), "gw-1") as other:
-        other.connect()
+    client_id = "auto:gw-1"
+    live = connect(Listener.DEVICE, "gw-1", client_id)
+    connect(Listener.DEVICE, "gw-2", client_id)
     assert_alive(live, Listener.DEVICE, "gw-1")
 
 

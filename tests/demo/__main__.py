@@ -25,11 +25,11 @@ from narrowboat_protocol.payload import HEAD_START_BYTES, Head, measure_head, pa
 from narrowboat_protocol.release_file import HEADER_BYTES
 from tests.support.broker import free_ports
 from tests.support.images import build_pair
+from tests.support.live_fleet import Gateway, LiveFleet
 from tests.support.paths import REPOSITORY
 from tests.support.processes import Children, wait_for
 from tests.support.relay import LinkShape
 
-from .fleet import DemoFleet, Gateway
 from .table import Row, plain, render
 
 LINK = LinkShape(rate_bits_per_s=8e6, round_trip_s=0.1, cut_every_s=5.0)
@@ -69,7 +69,7 @@ class Demo:
     def __init__(self, folder: Path, children: Children) -> None:
         self._folder = folder
         self._children = children
-        self._fleet = DemoFleet(folder, children)
+        self._fleet = LiveFleet(folder, children)
         self._notes: dict[str, str] = {}
         self._gateways: list[Gateway] = []
         self._began_s = time.monotonic()

@@ -327,7 +327,7 @@ def sign_envelope(envelope: bytes, signer: Signer, limits: Limits = DEFAULT_LIMI
     return add_signature(envelope, sign1(signer, payload, external_aad=b""), limits)
 
 
-def hello_document(device: DeviceKit, **changes: object) -> Hello:
+def hello_document(device: DeviceKit, /, **changes: object) -> Hello:
     """The hello that `DeviceKit.hello` signs."""
     fields: dict[str, object] = {
         "device": device.name,
@@ -349,7 +349,7 @@ def hello_document(device: DeviceKit, **changes: object) -> Hello:
     return Hello.model_validate(fields | changes)
 
 
-def report_document(device: DeviceKit, release: bytes, state: State, **changes: object) -> Report:
+def report_document(device: DeviceKit, /, release: bytes, state: State, **changes: object) -> Report:
     """The report that `DeviceKit.report` signs."""
     fields: dict[str, object] = {
         "device": device.name,

@@ -111,7 +111,7 @@ class Store:
         try:
             with self._transaction():
                 return self._load()
-        except (PeerError, ValueError) as error:
+        except (PeerError, LookupError, ValueError) as error:
             raise MediumError(
                 Reason.STATE_UNREADABLE, f"expected rows that a bridge wrote: {error}; restore a backup"
             ) from None

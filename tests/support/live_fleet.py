@@ -1,4 +1,5 @@
-"""The demo's fleet in one folder: made by the commands that a newcomer would type, run as separate processes.
+"""A whole fleet in one folder, for the demo, the tests and the bench: made by the commands that a newcomer would type,
+run as separate processes.
 
     FOLDER/fleet           what `narrowboat init` makes
     FOLDER/gw-N            a gateway: device.toml, two slots, its data, and the log of its machine
@@ -21,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.broker import free_ports
-from tests.support.processes import Child, Children, wait_for
-from tests.support.relay import Counts, LinkShape, read_counts
-from tests.support.tools import require_tool
+from .broker import free_ports
+from .processes import Child, Children, wait_for
+from .relay import Counts, LinkShape, read_counts
+from .tools import require_tool
 
 BIN = Path(sys.executable).parent
 NARROWBOAT, NARROWBOAT_DEVICE = str(BIN / "narrowboat"), str(BIN / "narrowboat-device")
@@ -62,7 +63,7 @@ class Gateway:
         return digest.hexdigest()
 
 
-class DemoFleet:
+class LiveFleet:
     """Broker, bridge and gateways, with everything in `folder`."""
 
     def __init__(self, folder: Path, children: Children) -> None:
@@ -149,7 +150,7 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 
 def _device_toml(text: str, relay_port: int) -> str:
-    """The template as `pki issue device` wrote it, with the demo's slots and the relay's port."""
+    """The template as `pki issue device` wrote it, with slots in files and the relay's port."""
     port = tomllib.loads(text)["broker"]["port"]
     text = text.replace(f"port = {port}", f"port = {relay_port}")
     for slot in ("a", "b"):

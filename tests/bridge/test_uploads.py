@@ -1,0 +1,238 @@
+"""Uploads: a release comes into the store whole and believed, or not at all, however often the way there breaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from narrowboat_bridge.server.uploads import UploadLimits, Uploads
+from narrowboat_protocol.documents import OperatorRole, UploadBegin, UploadFinish, UploadState
+from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
+from narrowboat_protocol.release_file import encode_header, encode_trailer
+from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
+from tests.bridge.kit import running_bridge
+from tests.support.fleet import NOW, FleetKit, MadeRelease
+
+FLEET = FleetKit.create(release_threshold=2, release_keys=3, minimum_sequence=2)
+RELEASE = FLEET.make_release(os.urandom(5000), version="2.0", sequence=3)
+BLOCK_BYTES = 1024
+_WEEK_S = 7 * 86_400
+
+
+class Desk:
+    """Uploads in a folder, with a clock."""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self.folder = folder / "uploads"
+        self.payloads = folder / "payloads"
+        self.now_s = NOW
+        bounds = UploadLimits(**({"uploads_max": 2, "upload_bytes_max": 1_000_000} | limits))
+        self.uploads = Uploads(self.folder, self.payloads, FLEET.trust(), bounds, lambda: self.now_s)
+
+    def begin(self, file: MadeRelease, operator: str = "anna") -> int:
+        return self.uploads.begin(operator, file.file_digest, len(file.file)).offset
+
+    def send(self, file: MadeRelease, *, start: int = 0, end: int | None = None, operator: str = "anna") -> None:
+        for offset in range(start, len(file.file) if end is None else end, BLOCK_BYTES):
+            self.send_block(file, offset, operator)
+
+    def send_block(self, file: MadeRelease, offset: int, operator: str = "anna") -> None:
+        data = file.file[offset : offset + BLOCK_BYTES]
+        self.uploads.add_block(operator, Block(file.file_digest[:DIGEST_PREFIX_BYTES], offset, data).encode())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_release_file_becomes_a_release_and_a_payload_under_its_digest(desk: Desk) -> None:
+    desk.begin(RELEASE)
+    desk.send(RELEASE)
+    release = desk.uploads.finish("anna", RELEASE.file_digest)
+    assert (release.digest, release.version, release.sequence) == (RELEASE.digest, "2.0", 3)
+    assert release.payload == RELEASE.reference
+    assert release.file_size_bytes == len(RELEASE.file)
+    assert (desk.payloads / RELEASE.payload_digest.hex()).read_bytes() == RELEASE.payload
+    assert [path.name for path in desk.payloads.iterdir()] == [RELEASE.payload_digest.hex()]
+
+
+def test_an_upload_goes_on_where_it_stopped_even_in_another_process(tmp_path: Path) -> None:
+    first = Desk(tmp_path)
+    first.begin(RELEASE)
+    first.send(RELEASE, end=2 * BLOCK_BYTES)
+    second = Desk(tmp_path)
+    assert second.begin(RELEASE) == 2 * BLOCK_BYTES
+    second.send(RELEASE, start=2 * BLOCK_BYTES)
+    assert second.uploads.finish("anna", RELEASE.file_digest).digest == RELEASE.digest
+
+
+def test_a_block_that_does_not_continue_the_file_is_dropped(desk: Desk) -> None:
+    desk.begin(RELEASE)
+    desk.send_block(RELEASE, 0)
+    for offset in (0, 2 * BLOCK_BYTES):
+        with pytest.raises(PeerError):
+            desk.send_block(RELEASE, offset)
+    assert desk.begin(RELEASE) == BLOCK_BYTES
+
+
+def test_a_file_never_grows_beyond_what_was_announced(desk: Desk) -> None:
+    desk.uploads.begin("anna", RELEASE.file_digest, 1500)
+    desk.send_block(RELEASE, 0)
+    with pytest.raises(PeerError):
+        desk.send_block(RELEASE, BLOCK_BYTES)
+
+
+def test_nobody_writes_into_another_operator_s_upload(desk: Desk) -> None:
+    desk.begin(RELEASE, "anna")
+    with pytest.raises(PeerError) as caught:
+        desk.send_block(RELEASE, 0, "bert")
+    assert caught.value.reason is Reason.CONFLICT
+
+
+def test_a_file_that_is_not_whole_is_not_finished_and_not_lost(desk: Desk) -> None:
+    desk.begin(RELEASE)
+    desk.send(RELEASE, end=BLOCK_BYTES)
+    with pytest.raises(PeerError) as caught:
+        desk.uploads.finish("anna", RELEASE.file_digest)
+    assert caught.value.reason is Reason.CONFLICT
+    assert desk.begin(RELEASE) == BLOCK_BYTES
+
+
+def with_file(file: bytes, release: MadeRelease = RELEASE) -> MadeRelease:
+    return replace(release, file=file)
+
+
+def packed(payload: bytes, envelope: bytes) -> MadeRelease:
+    limits = FLEET.limits
+    return with_file(encode_header(len(payload), limits) + payload + encode_trailer(envelope, limits))
+
+
+OTHER = FLEET.make_release(b"another image" * 100, sequence=3)
+REFUSED: dict[str, tuple[Callable[[], MadeRelease], Reason]] = {
+    "a file of another kind": (lambda: with_file(b"x" * 2000), Reason.UNKNOWN_FORMAT),
+    "a payload cut short": (lambda: packed(RELEASE.payload[:-1], RELEASE.envelope), Reason.BAD_HEAD),
+    "a payload of another image": (lambda: packed(OTHER.payload, RELEASE.envelope), Reason.BAD_HEAD),
+    "a payload that is none": (lambda: packed(b"x" * 2000, RELEASE.envelope), Reason.BAD_HEAD),
+    "an envelope that is none": (lambda: packed(RELEASE.payload, b"x" * 100), Reason.NOT_DETERMINISTIC),
+    "too few signatures": (
+        lambda: FLEET.make_release(b"i" * 99, sequence=3, signers=FLEET.release_signers[:1]), Reason.BAD_SIGNATURE,
+    ),
+    "another fleet's signatures": (
+        lambda: FleetKit.create().make_release(b"i" * 99, sequence=3), Reason.UNKNOWN_KEY,
+    ),
+    "a sequence below the root's minimum": (
+        lambda: FLEET.make_release(b"i" * 99, sequence=1), Reason.BELOW_FLOOR,
+    ),
+    "another epoch": (lambda: FLEET.make_release(b"i" * 99, sequence=3, epoch=1), Reason.WRONG_EPOCH),
+    "a component that the root does not know": (
+        lambda: FLEET.make_release(b"i" * 99, sequence=3, component="bootloader"), Reason.NOT_PERMITTED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_that_no_gateway_would_install_leaves_nothing_behind(desk: Desk, case: str) -> None:
+    make, reason = REFUSED[case]
+    file = make()
+    desk.begin(file)
+    desk.send(file)
+    with pytest.raises(NarrowboatError) as caught:
+        desk.uploads.finish("anna", file.file_digest)
+    assert caught.value.reason is reason
+    assert list(desk.payloads.iterdir()) == []
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_file_whose_bytes_changed_on_the_way_is_not_the_one_announced(desk: Desk) -> None:
+    digest = RELEASE.file_digest
+    desk.begin(RELEASE)
+    offset = len(RELEASE.file) // 2
+    changed = bytearray(RELEASE.file)
+    changed[offset] ^= 1
+    desk.uploads.add_block("anna", Block(digest[:DIGEST_PREFIX_BYTES], 0, bytes(changed)).encode())
+    with pytest.raises(PeerError) as caught:
+        desk.uploads.finish("anna", digest)
+    assert caught.value.reason is Reason.BAD_BLOCK
+    assert list(desk.payloads.iterdir()) == []
+    assert desk.begin(RELEASE) == 0, "it starts anew"
+
+
+def test_unfinished_uploads_are_bounded_and_abandoned_ones_give_way(desk: Desk) -> None:
+    for number in range(2):
+        desk.uploads.begin("anna", bytes([number]) * 32, 1000)
+        os.utime(desk.folder / f"{bytes([number]).hex() * 32}.part", (NOW + number, NOW + number))
+    with pytest.raises(PeerError) as caught:
+        desk.begin(RELEASE)
+    assert caught.value.reason is Reason.BUSY
+    desk.now_s += _WEEK_S
+    assert desk.begin(RELEASE) == 0
+    assert not (desk.folder / f"{bytes(32).hex()}.part").exists()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1_000_001])
+def test_a_file_of_a_size_out_of_bounds_is_refused_before_anything_is_stored(desk: Desk, size_bytes: int) -> None:
+    with pytest.raises(PeerError) as caught:
+        desk.uploads.begin("anna", RELEASE.file_digest, size_bytes)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_copy_that_a_dead_process_left_is_cleared_away(tmp_path: Path) -> None:
+    Desk(tmp_path)
+    leftover = tmp_path / "payloads" / "abc.part"
+    leftover.write_bytes(b"x")
+    Desk(tmp_path)
+    assert not leftover.exists()
+
+
+# Through a whole bridge.
+
+
+def test_pushing_what_is_there_does_nothing_and_says_so(tmp_path: Path) -> None:
+    anna = FLEET.operator("anna")
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        first = bridge.push(anna, RELEASE)
+        assert first.release is not None
+        bridge.workshop.loop.turn()
+        for request in (
+            UploadBegin(digest=RELEASE.file_digest, size=len(RELEASE.file)),
+            UploadFinish(digest=RELEASE.file_digest),
+        ):
+            assert UploadState.from_cbor(bridge.ask(anna, request).result) == first
+        assert len([event for event in bridge.events() if event.kind == "release_added"]) == 1
+
+
+def test_a_push_leaves_no_partial_file(tmp_path: Path) -> None:
+    anna = FLEET.operator("anna")
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.push(anna, RELEASE)
+        folder = bridge.config.uploads_folder
+    assert list(folder.iterdir()) == []
+
+
+def test_a_viewer_s_blocks_go_nowhere(tmp_path: Path) -> None:
+    eve = FLEET.operator("eve", OperatorRole.VIEWER)
+    with running_bridge(tmp_path, FLEET, eve) as bridge:
+        reply = bridge.ask(eve, UploadBegin(digest=RELEASE.file_digest, size=len(RELEASE.file)))
+        assert reply.reason is Reason.NOT_PERMITTED
+        block = Block(RELEASE.file_digest[:DIGEST_PREFIX_BYTES], 0, RELEASE.file[:1000])
+        bridge.put("nb/o/eve/upload", block.encode())
+        folder = bridge.config.uploads_folder
+    assert list(folder.iterdir()) == []
+    assert bridge.metrics.value("refused.upload.conflict") == 1
+
+
+def test_a_refused_file_is_named_in_the_reply(tmp_path: Path) -> None:
+    anna = FLEET.operator("anna")
+    foreign = FleetKit.create().make_release(b"i" * 99, sequence=3)
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.ask(anna, UploadBegin(digest=foreign.file_digest, size=len(foreign.file)))
+        block = Block(foreign.file_digest[:DIGEST_PREFIX_BYTES], 0, foreign.file)
+        bridge.put("nb/o/anna/upload", block.encode())
+        reply = bridge.ask(anna, UploadFinish(digest=foreign.file_digest))
+        assert reply.reason is Reason.UNKNOWN_KEY
