@@ -82,7 +82,7 @@ def render_conf(ports: Ports = Ports(), user: str | None = None) -> str:
 def write_broker_home(
     folder: Path, certificates: BrokerCertificates, ports: Ports = Ports(), user: str | None = None
 ) -> None:
-    """Fill a broker's home. Only public parts of the authorities go there; the broker's own key is for its owner alone."""
+    """Fill a broker's home. Only public parts of the authorities go there; the broker's key is for its owner alone."""
     for name in ("tls", "acl", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write(folder / CONF_NAME, render_conf(ports, user).encode(), _SHARED)

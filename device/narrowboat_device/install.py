@@ -45,10 +45,11 @@ def install(
     with open_gateway(config, limits, with_link=False) as gateway, stoppable(gateway.inbox):
         watch = _Watch(gateway.agent, release, gateway.inbox, say)
         ending = Shell(watch, gateway.machine, gateway.inbox).run([gateway.started, offer])
-    if ending is Ending.REBOOT:
-        say("ready: the next boot tries it")
-        return True
-    return watch.state is State.SUCCEEDED
+    if ending is Ending.STOPPED:
+        return watch.state is State.SUCCEEDED
+    ready = watch.state is State.REBOOTING
+    say("ready: the next boot tries it" if ready else "refused: an earlier update waits for its boot; reboot first")
+    return ready
 
 
 class _Watch:

@@ -311,6 +311,14 @@ def test_a_report_that_parks_an_assignment_ends_the_repetitions() -> None:
     assert not delivered(world.tick())
 
 
+def test_a_hello_that_a_report_overtook_does_not_undo_what_the_report_showed() -> None:
+    world = World()
+    world.hello(pair=(1, 1))
+    world.start()
+    world.report(State.OFFERED, pair=(1, 6))
+    assert not delivered(world.hello(pair=(1, 5), nonce=nonce(2), assignment_counter=0))
+
+
 def test_a_device_that_does_not_read_our_format_is_sent_nothing() -> None:
     world = World()
     world.hello(formats=(2,))
@@ -480,6 +488,30 @@ def test_the_same_release_in_a_newer_campaign_goes_on_as_that() -> None:
     assert world.show("c1").summary.ended == "completed"
 
 
+def test_a_trial_that_a_newer_campaign_takes_over_may_succeed_from_the_slot_that_it_runs_in() -> None:
+    world = World()
+    world.hello()
+    world.start("c1", 1)
+    world.report(State.REBOOTING, attempt=1, pair=(1, 2))
+    world.hello(pair=(2, 1), assignment_counter=1, running_slot="b", slots=slots(a=None, b=1))
+    world.start("c2", 1)
+    actions = world.report(State.SUCCEEDED, attempt=2, pair=(2, 2), slot="b")
+    assert not alarms(actions)
+    assert world.attempt(campaign="c2").state is State.SUCCEEDED
+
+
+def test_a_bridge_that_forgot_an_assignment_still_knows_which_slot_is_the_old_one() -> None:
+    world = World()
+    world.hello(slots=slots(a=2, b=None))
+    world.start()
+    world.report(State.REBOOTING, pair=(1, 2))
+    (again,) = issued(world.hello(pair=(2, 1), assignment_counter=5, running_slot="b", slots=slots(a=2, b=1)))
+    assert again.counter == 6
+    world.report(State.SUCCEEDED, attempt=1, pair=(2, 2), slot="b")
+    world.hello(pair=(3, 1), assignment_counter=6, running_slot="a", slots=slots(a=2, b=1))
+    assert world.attempt().state is State.ROLLED_BACK
+
+
 @given(st.randoms(use_true_random=False), st.sampled_from([State.SUCCEEDED, State.ROLLED_BACK, State.FAILED]))
 def test_the_order_in_which_a_device_is_heard_does_not_decide_how_its_attempt_ends(
     shuffled: random.Random, end: State
@@ -631,11 +663,12 @@ def test_the_bridge_does_not_write_aborted_by_itself() -> None:
     assert world.attempt().state is State.ABORTED
 
 
-def test_a_device_that_never_began_is_not_bothered_by_an_abort() -> None:
+def test_a_device_that_was_not_assigned_yet_is_not_bothered_by_an_abort() -> None:
     world = World()
-    world.hello(formats=(2,))
-    world.start()
+    world.hello()
+    world.command(CampaignStart(campaign="c1", release=digest(1), devices=("gw-1",)))
     assert not delivered(world.abort())
+    assert world.show().summary.counts == {"withdrawn": 1}
 
 
 def test_an_abort_leaves_ended_devices_as_they_are() -> None:
@@ -688,6 +721,18 @@ def test_work_does_not_come_back_to_life_when_the_campaign_that_took_its_device_
     (withdrawal,) = issued(world.abort("c2"))
     assert withdrawal.targets == ()
     assert not delivered(world.hello(pair=(1, 2), assignment_counter=withdrawal.counter))
+
+
+def test_a_device_is_left_alone_when_the_campaign_that_had_it_last_is_forgotten() -> None:
+    world = World(Campaigns(Settings(root_version=1, campaigns_max=2)))
+    world.hello("gw-1")
+    world.hello("gw-2")
+    world.start("c1", 1, None)
+    world.start("c2", 2)
+    world.report(State.FAILED, attempt=2, about=2, pair=(1, 2))
+    world.start("c3", 2, ("gw-2",))
+    assert refusal(world.command(CampaignShow(campaign="c2"))) is Reason.UNKNOWN_CAMPAIGN
+    assert not delivered(world.hello(pair=(1, 3), assignment_counter=2))
 
 
 def test_the_oldest_ended_campaign_gives_way_and_running_ones_do_not() -> None:

@@ -273,6 +273,19 @@ def test_a_fleet_that_cannot_be_made_leaves_nothing(tmp_path: Path, arguments: t
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fleet_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    """The folder's own path is just short enough for the system; those of the files in it are not."""
+    parent = tmp_path
+    while len(str(parent)) < 3800:
+        parent /= "x" * 200
+    parent /= "y" * (4050 - len(str(parent)) - 1)
+    parent.mkdir(parents=True)
+    outcome = run("init", parent / "f")
+    assert outcome.status == 1
+    assert "File name too long" in outcome.error_line
+    assert not list(parent.iterdir())
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "fleet").mkdir()
     assert run("init", tmp_path / "fleet").status == 0

@@ -221,7 +221,7 @@ def test_a_reader_that_stops_reading_is_no_traceback(tmp_path: Path) -> None:
         "os.dup2(writer, 1)\n"
         "os.close(reader)\n"
         "from narrowboat_bridge.cli import main\n"
-        "sys.exit(main(['keys', 'create', 'k', '--out', sys.argv[1], '--json']))"
+        "sys.exit(main(['keys', 'create', 'k', '--out', sys.argv[1]]))"
     )
     done = run_python(code, tmp_path)
     assert done.returncode == ExitCode.REFUSED

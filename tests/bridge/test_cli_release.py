@@ -300,16 +300,23 @@ def test_a_file_that_was_not_copied_completely_is_refused(station: Station, cut:
     assert station.verify(station.folder / "cut.nbr").status == 1
 
 
-def test_frames_of_another_image_are_found_although_every_hash_of_the_payload_fits(station: Station) -> None:
-    """The head, layer and leaves of the signed image, over frames that decode well to another one."""
+@pytest.mark.parametrize(
+    ("forged", "told"),
+    [("frames", "decode to the image that was signed"), ("hashes", "does not hash to the signed root")],
+)
+def test_a_part_of_another_image_is_found_although_it_is_consistent_in_itself(
+    station: Station, forged: str, told: str
+) -> None:
+    """The head of the signed image, over frames that decode well, or hashes that fit each other, of another one."""
     other = bytearray(IMAGE)
     other[400_000] ^= 1
     honest, forger = (PayloadWriter(DEFAULT_LIMITS, level=1) for _ in range(2))
-    list(honest.encode([IMAGE]))
-    frames = b"".join(forger.encode([bytes(other)]))
+    frames = [b"".join(writer.encode([image])) for writer, image in ((honest, IMAGE), (forger, bytes(other)))]
     wanted, made = honest.prologue(), forger.prologue()
-    index = made.head[-15 * -(-len(IMAGE) // DEFAULT_LIMITS.full_frame_image_bytes_max) :]
-    payload = encode_head(wanted.image_sha256, wanted.tree, index) + wanted.layer + wanted.leaves + frames
+    framed, hashed = (made, wanted) if forged == "frames" else (wanted, made)
+    index = framed.head[-15 * -(-len(IMAGE) // DEFAULT_LIMITS.full_frame_image_bytes_max) :]
+    payload = encode_head(wanted.image_sha256, wanted.tree, index) + hashed.layer + hashed.leaves
+    payload += frames[framed is made]
     image = Image(COMPONENT, VENDOR, (HARDWARE.class_id,), wanted.image_sha256, wanted.tree, version="1", epoch=0)
     envelope = build_envelope(Manifest(1, (image,)))
     for key in station.fleet.release_signers[:2]:
@@ -318,7 +325,7 @@ def test_frames_of_another_image_are_found_although_every_hash_of_the_payload_fi
     path.write_bytes(encode_header(len(payload), DEFAULT_LIMITS) + payload + encode_trailer(envelope, DEFAULT_LIMITS))
     outcome = station.verify(path)
     assert outcome.status == 1
-    assert "decode to the image that was signed" in outcome.error_line
+    assert told in outcome.error_line
 
 
 def test_a_class_that_the_release_keys_may_not_sign_for_is_refused(station: Station, tmp_path: Path) -> None:

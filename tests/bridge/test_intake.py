@@ -64,7 +64,7 @@ def flipped(data: bytes, at: int, bit: int) -> bytes:
 
 
 HONEST = (
-    FLEET.device("gw-1").hello(),
+    FLEET.device("gw-1", ca=CertificateAuthority.create("another-ca")).hello(),
     FLEET.operator("anna").command(CampaignList(), request_id=bytes(16)),
     FLEET.assignment("gw-1"),
     FLEET.root_data,

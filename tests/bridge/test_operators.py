@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[Callable[[Scene], bytes], str, Reason]] = {
         lambda scene: command(scene.anna, scene.start), "eve", Reason.UNKNOWN_KEY,
     ),
     "a command in another's name, signed by oneself": (
-        lambda scene: command(scene.eve, scene.start, operator="anna"), "eve", Reason.NOT_PERMITTED,
+        lambda scene: command(scene.anna, scene.start, operator="eve"), "anna", Reason.NOT_PERMITTED,
     ),
     "an altered command": (lambda scene: altered(command(scene.anna, scene.start)), "anna", Reason.BAD_SIGNATURE),
     "a command of another fleet": (of_another_fleet, "anna", Reason.BAD_SIGNATURE),
@@ -183,10 +183,12 @@ def test_a_replay_is_known_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_another_command_under_a_request_id_that_was_used_is_refused(scene: Scene) -> None:
-    scene.send(command(scene.anna, scene.start))
+    data = command(scene.anna, scene.start)
+    first = scene.send(data)
     reply = scene.send(command(scene.anna, CampaignAbort(campaign="c1")))
     assert reply is not None
     assert reply.reason is Reason.CONFLICT
+    assert scene.send(data) == first, "the refusal did not take the place of the reply"
 
 
 def test_a_request_id_of_one_operator_takes_nothing_from_another(scene: Scene) -> None:

@@ -119,6 +119,17 @@ def test_a_release_file_is_installed_proved_and_armed(
     assert "version 2.0.0" in capsys.readouterr().out
 
 
+def test_a_second_release_is_not_called_ready_while_the_first_waits_for_its_boot(
+    gateway: GatewayFolder, fleet: FleetKit, release: MadeRelease, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = fleet.make_release(bytes(1000), version="3.0.0", sequence=5)
+    assert main(gateway.arguments("install", put(gateway, release.file))) == 0
+    assert main(gateway.arguments("install", put(gateway, second.file))) == 1
+    assert "reboot first" in capsys.readouterr().out
+    assert slot_b(gateway)[: len(IMAGE)] == IMAGE
+    assert main(gateway.arguments("install", put(gateway, release.file))) == 0, "again, for the impatient"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

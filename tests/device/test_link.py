@@ -172,10 +172,12 @@ class Rig:
     server: Papers
     inbox: Inbox
     waits: list[tuple[int, bool]]
+    connections_max: int = 1
 
     @contextmanager
     def linked(self, *scripts: Script, server: Papers | None = None) -> Iterator[Link]:
         """A link to a broker that plays these scripts, which all end well."""
+        self.connections_max = len(scripts)
         broker = ScriptedBroker(self.authority, server or self.server, *scripts)
         link = self.link_to(broker.port)
         link.start()
@@ -191,8 +193,9 @@ class Rig:
         return Link(endpoint, self.inbox, DEFAULT_LIMITS, itertools.count(0.0, 0.5).__next__, self._wait_s)
 
     def _wait_s(self, attempt: int, was_refused: bool) -> float:
+        """Connect again at once, as long as the broker has another script; then not before the link is closed."""
         self.waits.append((attempt, was_refused))
-        return 0.0
+        return 0.0 if len(self.waits) < self.connections_max else 600.0
 
     def next(self, kind: type[Event]) -> Event:
         """The next event of a kind; the others before it are passed over."""
@@ -227,11 +230,11 @@ def encode_length(length: int) -> bytes:
 
 
 def until_closed(connection: Connection) -> None:
-    """Read until the device hangs up."""
+    """Read until the device hangs up, which it must do in time."""
     try:
         while True:
             connection.packet()
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError, ssl.SSLEOFError):
         pass
 
 

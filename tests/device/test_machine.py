@@ -103,10 +103,11 @@ def test_an_agent_that_ends_now_and_then_is_not_the_watchdogs_business(lab: Lab)
     assert len({boot["boot_id"] for boot in lab.boots}) == 1
 
 
-def test_what_an_agent_leaves_behind_does_not_outlive_it(lab: Lab) -> None:
-    name, reader = lab.pipe()
-    lab.run(on_start(f"exec 3>{name}; setsid sleep 600 & exit 1", SWITCH_OFF))
-    assert hung_up(reader)
+def test_what_an_agent_leaves_behind_is_gone_before_its_next_start(lab: Lab) -> None:
+    look = "kill -0 $(cat left) 2>/dev/null && echo alive >alive"
+    lab.run(on_start("setsid sleep 600 & echo $! >left; exit 1", f"{look}; {SWITCH_OFF}"))
+    assert (lab.gateway.folder / "left").exists()
+    assert not (lab.gateway.folder / "alive").exists()
 
 
 def test_switching_off_lets_the_agent_end_by_itself(lab: Lab) -> None:

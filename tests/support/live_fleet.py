@@ -94,14 +94,16 @@ class LiveFleet:
         config = self.path / "bridge" / "bridge.toml"
         return self._children.start("bridge", [NARROWBOAT, "bridge", "run", "--config", str(config)])
 
-    def make_gateway(self, name: str, image: Path, release: Path, relay_port: int, extra_toml: str = "") -> Gateway:
-        """Issue its certificate, put version 1 into slot a, and provision it."""
+    def make_gateway(
+        self, name: str, image: Path, release: Path, relay_port: int, extra_toml: str = "", slot_bytes: int = 0
+    ) -> Gateway:
+        """Issue its certificate, put a first image into slot a, and provision it. Slots are as large as the image, at least."""
         gateway = Gateway(name, self.folder / name, relay_port)
         self.narrowboat("pki", "issue", "device", name, "--fleet", str(self.path))
         shutil.copytree(self.path / "devices" / name, gateway.folder)
         shutil.copyfile(image, gateway.folder / "slot-a.img")
         with (gateway.folder / "slot-b.img").open("wb") as slot:
-            slot.truncate(image.stat().st_size)
+            slot.truncate(max(slot_bytes, image.stat().st_size))
         gateway.config.write_text(_device_toml(gateway.config.read_text(), relay_port) + extra_toml)
         run([NARROWBOAT_DEVICE, "provision", "--config", str(gateway.config), "--release", str(release)], {})
         return gateway

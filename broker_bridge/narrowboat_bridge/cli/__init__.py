@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from narrowboat_protocol.errors import NarrowboatError
 
 from .. import __version__
-from .exits import EXIT_CODES_HELP, ExitCode, NoAnswerError, exit_code_of
+from .exits import EXIT_CODES_HELP, ExitCode, NoAnswerError, describe, exit_code_of
 
 if TYPE_CHECKING:
     from .arguments import Subparsers
@@ -48,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        parsed = _parser(arguments).parse_args(arguments)
-        return int(parsed.run(parsed))
+        return _carry_out(arguments)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`). Python would complain once more when it flushes at exit.
+        # The reader of our output went away (`| head`); what is left must not fail again when Python ends (its
+        # documentation of `signal`, note on SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.REFUSED
     except (NarrowboatError, NoAnswerError, OSError) as error:
-        print(f"narrowboat: {error}", file=sys.stderr)
+        print(f"narrowboat: {describe(error)}", file=sys.stderr)
         return exit_code_of(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _SERVER_PACKAGES:
@@ -68,6 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+
+
+def _carry_out(arguments: Sequence[str]) -> int:
+    parsed = _parser(arguments).parse_args(arguments)
+    status = int(parsed.run(parsed))
+    # What cannot be written must fail here, where it is reported, and not when Python ends.
+    sys.stdout.flush()
+    return status
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ often the longer the answer takes.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -175,7 +176,7 @@ def ask(client: OperatorClient, campaign: str) -> CampaignView:
 
 def _follow(client: OperatorClient, campaign: str, arguments: argparse.Namespace) -> int:
     """Show the campaign until it is over."""
-    started_s = time.monotonic()
+    give_up_s = math.inf if arguments.deadline is None else time.monotonic() + arguments.deadline
     show = _JsonLines() if arguments.json else _LiveTable() if is_terminal(sys.stdout) else _PlainLines()
     while True:
         asked_s = time.monotonic()
@@ -185,19 +186,21 @@ def _follow(client: OperatorClient, campaign: str, arguments: argparse.Namespace
         if view.over:
             show.end(view)
             return view.exit_code
-        if arguments.deadline is not None and time.monotonic() - started_s >= arguments.deadline:
+        now_s = time.monotonic()
+        if now_s >= give_up_s:
             raise NoAnswerError(f"expected campaign {campaign} to end within {arguments.deadline} s; it goes on")
-        _wait_for_news(client, campaign, time.monotonic() - asked_s)
+        _wait_for_news(client, campaign, now_s - asked_s, give_up_s)
 
 
-def _wait_for_news(client: OperatorClient, campaign: str, answer_s: float) -> None:
+def _wait_for_news(client: OperatorClient, campaign: str, answer_s: float, give_up_s: float) -> None:
     """Return after an event of the campaign, but not before the bridge has had a rest, nor much later without one."""
-    rest_s = min(max(_ASK_INTERVAL_S_MIN, 4 * answer_s), _ASK_INTERVAL_S_MAX)
     begin_s = time.monotonic()
-    news = False
-    while (waited_s := time.monotonic() - begin_s) < (rest_s if news else _ASK_INTERVAL_S_MAX):
-        event = client.next_event((rest_s if news else _ASK_INTERVAL_S_MAX) - waited_s)
-        news = news or (event is not None and event.campaign == campaign)
+    rested_s = begin_s + min(max(_ASK_INTERVAL_S_MIN, 4 * answer_s), _ASK_INTERVAL_S_MAX)
+    until_s = min(begin_s + _ASK_INTERVAL_S_MAX, give_up_s)
+    while (left_s := until_s - time.monotonic()) > 0:
+        event = client.next_event(left_s)
+        if event is not None and event.campaign == campaign:
+            until_s = min(rested_s, give_up_s)
 
 
 class _LiveTable:

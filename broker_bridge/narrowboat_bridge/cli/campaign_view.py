@@ -15,7 +15,7 @@ from narrowboat_protocol.states import State
 
 from .exits import ExitCode
 from .output import bar, human_bytes, percent, table_lines
-from .results import WAITING, attempt_reason, attempt_state, standing, wire_text
+from .results import WAITING, attempt_reason, attempt_state, counts_text, wire_text
 
 _BAR_CELLS = 20
 _STEPS = 10
@@ -53,7 +53,9 @@ class CampaignView:
         return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts))]
 
     def heading(self) -> str:
-        return f"campaign {self.summary.name} ({self.summary.version}): {standing(self.summary)}"
+        """Where it stands as a whole, in a line."""
+        word = self.summary.ended or ("all through, open for more devices" if self.over else "running")
+        return f"campaign {self.summary.name} ({self.summary.version}), {word}: {counts_text(self.summary)}"
 
 
 def attempt_line(attempt: AttemptSummary) -> str:

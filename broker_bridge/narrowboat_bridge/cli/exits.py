@@ -38,6 +38,13 @@ class NoAnswerError(Exception):
     """Nobody answered in time. Not a `NarrowboatError`: nobody said anything that could be refused."""
 
 
+def describe(error: Exception) -> str:
+    """The error in one line; of the system's, the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def exit_code_of(error: NarrowboatError | NoAnswerError | OSError) -> ExitCode:
     if isinstance(error, NoAnswerError):
         return ExitCode.NO_ANSWER

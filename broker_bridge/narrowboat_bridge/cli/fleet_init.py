@@ -216,7 +216,9 @@ def _check(folder: Path, plan: Plan) -> None:
     if len(set(astuple(plan.ports))) != len(Listener):
         raise UsageError(Reason.BAD_USE, "expected a port of its own for each listener, got one of them twice")
     if len(plan.hosts) > _HOSTS_MAX or len(plan.components) > _COMPONENTS_MAX:
-        raise UsageError(Reason.BAD_USE, f"expected at most {_HOSTS_MAX} hosts and {_COMPONENTS_MAX} components, got more")
+        raise UsageError(
+            Reason.BAD_USE, f"expected at most {_HOSTS_MAX} hosts and {_COMPONENTS_MAX} components, got more"
+        )
     if plan.root_years > _ROOT_YEARS_MAX:
         raise UsageError(
             Reason.BAD_USE, f"expected a root that expires within {_ROOT_YEARS_MAX} years, got {plan.root_years}"

@@ -127,7 +127,8 @@ class Progress:
         self._drawn_at, self._shown = self._clock(), self._last
         done, total = self._last
         elapsed_s = self._drawn_at - self._started_at
-        speed = f", {human_bytes(int((done - (self._first or 0)) / elapsed_s))}/s" if elapsed_s > 0 else ""
+        moved = done - (self._first or 0)
+        speed = f", {human_bytes(int(moved / elapsed_s))}/s" if moved and elapsed_s > 0 else ""
         text = f"{percent(done, total)} {human_bytes(done)} of {human_bytes(total)}{speed}"
         if not self._live:
             self._write(f"{self._label}: {text.strip()}\n")

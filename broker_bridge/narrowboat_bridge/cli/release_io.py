@@ -1,8 +1,9 @@
 """Release files on disk: read in ranges, and signed again without touching the payload.
 
-A release file may be larger than memory, so it is read where it is asked for, and its envelope, a few
-kilobytes at the end, is the only part that changes when somebody signs. The new end is written by one call
-and grows in all but odd cases, so there is no moment when signing could lose a signature that was there.
+A release file may be larger than memory, so it is read where it is asked for, and its envelope, a few kilobytes at the
+end, is the only part that changes when somebody signs. The new end goes out in one write and is synced. Should the
+machine die in the middle of that, the file must be built anew, which gives the same bytes; whoever wants to keep the
+file as it was signs into another.
 
 Nothing that this module returns is believed: `envelope` and `manifest` are what the file claims.
 """

@@ -48,8 +48,11 @@ def campaign_row(campaign: CampaignSummary) -> list[str]:
 
 def standing(campaign: CampaignSummary) -> str:
     """`running: 2 downloading, 1 succeeded`."""
-    counts = ", ".join(f"{count} {word}" for word, count in campaign.counts.items() if count)
-    return f"{campaign.ended or 'running'}: {counts or 'no devices yet'}"
+    return f"{campaign.ended or 'running'}: {counts_text(campaign)}"
+
+
+def counts_text(campaign: CampaignSummary) -> str:
+    return ", ".join(f"{count} {word}" for word, count in campaign.counts.items() if count) or "no devices yet"
 
 
 def attempt_state(attempt: AttemptSummary) -> str:

@@ -11,6 +11,7 @@ once, since time cures neither: a broker whose certificate is not believed, and 
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 import ssl
@@ -39,6 +40,9 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 30
 _LOOP_S = 0.2
 _MESSAGES_HELD_MAX = 10_000
+_PACKET_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max + 1024
+_LOST = "the connection was lost"
+_TURNED_AWAY = "it ended the connection without a word; see whether the staff listener trusts the CA of `certificate`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class StaffLink:
                     Reason.NOT_PERMITTED, f"the broker at {self.peer} refused {self._config.name}: {self._refusal}"
                 )
             if status != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._lose(f"the connection ended ({status.name})")
+                self._lose(_LOST if self._accepted else _TURNED_AWAY)
 
     def _connect(self) -> None:
         client = self._new_client()
@@ -212,9 +216,26 @@ class StaffLink:
             self._messages.append(Message(message.topic, bytes(message.payload)))
 
 
+class _StaffSocket(ssl.SSLSocket):
+    """Does what paho leaves undone: bounds what the broker may announce, and closes after a handshake that failed."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        if buflen > _PACKET_BYTES_MAX:
+            raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
+        return super().recv(buflen, flags)
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  (the signature is ssl's)
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def _tls_context(config: OperatorToml) -> ssl.SSLContext:
     """Mutual TLS, 1.2 or newer, against one CA and the host's name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _StaffSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_verify_locations(config.ca)

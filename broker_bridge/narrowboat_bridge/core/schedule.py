@@ -1,9 +1,9 @@
 """When each device is looked at again.
 
-The broker drops messages in silence when a device's queue is full, a link may break while one is on its way,
-and the bridge may die between the commit of an assignment and its delivery, so an assignment that was not answered is delivered again, each time after
-twice as long. A campaign over thousands of devices uses the same way: it makes them all due, and a bounded
-number is served in one turn, so that hellos and reports never wait behind it.
+The broker drops messages in silence when a device's queue is full, a link may break while one is on its way, and the
+bridge may die between the commit of an assignment and its delivery, so an assignment that was not answered is delivered
+again, each time after twice as long. A campaign over thousands of devices uses the same way: it makes them all due, and
+a bounded number is served in one turn, so that hellos and reports never wait behind it.
 """
 
 from __future__ import annotations

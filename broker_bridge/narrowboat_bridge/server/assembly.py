@@ -75,7 +75,7 @@ def open_workshop(
 ) -> Iterator[Workshop]:
     """Everything of a bridge that needs no broker: what it says goes to `publisher`, and payload data to `sink`."""
     with ExitStack() as stack:
-        config.data.mkdir(parents=True, exist_ok=True)
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.enter_context(_only_bridge_on(config.data))
         trust = _load_trust(config)
         store = Store(config.store_path, trust.fleet_id, config.limits.history_rows_per_device)

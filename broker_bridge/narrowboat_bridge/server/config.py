@@ -99,8 +99,9 @@ class LimitsConfig(_Section):
     publishes_queued_max: int = Field(default=20_000, ge=100, le=60_000)
     device_messages_per_s: float = Field(default=10.0, gt=0, le=10_000)
     operator_messages_per_s: float = Field(default=50.0, gt=0, le=10_000)
-    device_requests_per_s: float = Field(default=500.0, gt=0, le=100_000)
-    device_bytes_per_s: int = Field(default=64 * MIB, ge=64 * KIB)
+    device_requests_per_s: float = Field(default=4_000.0, gt=0, le=100_000)
+    device_bytes_per_s: int = Field(default=256 * MIB, ge=64 * KIB)
+    """Stops a gateway that has lost its senses. What is beyond is dropped, so this must stay above any honest link."""
     requests_queued_max: int = Field(default=2_000, ge=10, le=100_000)
     outstanding_bytes_max: int = Field(default=8 * MIB, ge=1 * MIB)
     replays_max: int = Field(default=20_000, ge=100, le=1_000_000)

@@ -222,7 +222,7 @@ class Loop:
             case Refused(operator, request_id, verb, refusal):
                 metrics.count(f"refused.command.{refusal.reason}")
                 performer.record("command refused", operator, {"verb": verb.value, "reason": refusal.reason.value}, now)
-                performer.perform([Answer(operator, request_id, refusal)], now)
+                performer.refuse(Answer(operator, request_id, refusal))
             case _:
                 assert_never(judged)
 

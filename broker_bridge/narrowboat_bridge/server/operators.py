@@ -105,10 +105,6 @@ class OperatorDesk:
             )
         self._operators = document
 
-    def may_upload(self, name: str) -> bool:
-        operator = self._operators.find(name)
-        return operator is not None and operator.role is OperatorRole.OPERATOR
-
     def judge(self, name: str, data: bytes, now_s: int) -> Accepted | Repeated | Refused:
         """Judge what came on the command topic of `name`. Raises a `PeerError` if it is not a command at all."""
         signed = SignedDocument.decode(data)
@@ -166,7 +162,6 @@ class OperatorDesk:
             raise TrustError(Reason.NOT_PERMITTED, f"{name} may look and not steer; ask for the role of an operator")
 
     def _forget_expired(self, now_s: int) -> None:
-        """Dictionaries keep their order, so what expires first stands near the front; lives differ by minutes only."""
         for key in [key for key, seen in self._seen.items() if seen.expires_at < now_s]:
             del self._seen[key]
 

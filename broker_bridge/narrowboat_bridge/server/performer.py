@@ -16,7 +16,7 @@ from narrowboat_protocol.documents import EventKind
 from narrowboat_protocol.topics import EVENT_TOPIC, Channel, device_topic, operator_topic
 
 from ..core import actions as act
-from ..core.actions import Action
+from ..core.actions import Action, Answer
 from ..core.events import Now
 from .audit import AuditChain
 from .director import Director
@@ -71,6 +71,10 @@ class Performer:
     def send(self, topic: str, payload: bytes, qos: int) -> None:
         """Send a message after the commit of this batch."""
         self._messages.append((topic, payload, qos))
+
+    def refuse(self, answer: Answer) -> None:
+        """Answer a command that was not accepted. Nothing is remembered of it: its request id may be another's."""
+        self.send(operator_topic(answer.operator, Channel.REPLY), self._herald.reply(answer), AT_LEAST_ONCE)
 
     def after_commit(self, step: Callable[[], None]) -> None:
         """Do something once this batch is on disk."""

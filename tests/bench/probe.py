@@ -1,0 +1,70 @@
+"""One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG`. Prints one line of JSON.
+
+It is the real agent and the real shell; between the two stands a clock that notes when the link opened, when the first block came, and
+when the last frame was decoded, proved and written. There it stops: the read-back that follows reads the medium, not the link. Memory is
+the peak of the whole process, which has nothing else in it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from narrowboat_device.assembly import open_gateway
+from narrowboat_device.config import load_config
+from narrowboat_device.core import Agent
+from narrowboat_device.core.actions import Action, ReadBackSlot
+from narrowboat_device.core.events import BlockArrived, Event, LinkOpened, Now
+from narrowboat_device.inbox import InboxClosedError
+from narrowboat_device.loop import Shell
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+
+
+class Clocked:
+    """The agent, with a clock beside it. Ends the process's loop once `wanted` has happened."""
+
+    def __init__(self, agent: Agent, wanted: str) -> None:
+        self._agent = agent
+        self._wanted = wanted
+        self.times: dict[str, float] = {"began": time.monotonic()}
+
+    @property
+    def deadline(self) -> float | None:
+        return self._agent.deadline
+
+    def handle(self, event: Event, now: Now) -> Sequence[Action]:
+        if isinstance(event, LinkOpened):
+            self._note("link_opened")
+        if isinstance(event, BlockArrived):
+            self._note("first_block")
+        actions = self._agent.handle(event, now)
+        if any(isinstance(action, ReadBackSlot) for action in actions):
+            self._note("written")
+        if self._wanted in self.times:
+            raise InboxClosedError
+        return actions
+
+    def _note(self, what: str) -> None:
+        self.times.setdefault(what, time.monotonic())
+
+
+def main() -> None:
+    config, wanted = load_config(Path(sys.argv[1])), sys.argv[2]
+    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway:
+        clocked = Clocked(gateway.agent, wanted)
+        Shell(clocked, gateway.machine, gateway.inbox).run([gateway.started])
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    figures = {
+        **{name: moment - clocked.times["began"] for name, moment in clocked.times.items()},
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "peak_memory_kib": used.ru_maxrss,
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
