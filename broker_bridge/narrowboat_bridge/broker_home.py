@@ -87,7 +87,8 @@ def write_broker_home(
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write(folder / CONF_NAME, render_conf(ports, user).encode(), _SHARED)
     for listener, text in access_lists().items():
-        _write(folder / "acl" / f"{listener}.acl", text.encode(), _SHARED)
+        # Newer versions of Mosquitto warn about an access list that others may read, and announce to refuse it.
+        _write(folder / "acl" / f"{listener}.acl", text.encode(), _PRIVATE)
     for listener in Listener:
         _write(folder / "tls" / f"{listener}-ca.pem", certificates.authorities[listener], _SHARED)
     _write(folder / "tls" / "server-cert.pem", certificates.server_certificate, _SHARED)

@@ -271,7 +271,7 @@ class Link:
     def _new_client(self) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._endpoint.device,
+            client_id="",  # the broker makes it the name in our certificate
             protocol=MQTTv5,
             reconnect_on_failure=False,
         )

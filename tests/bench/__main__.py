@@ -1,8 +1,8 @@
 """`make bench`: first figures, as ratios to nginx and curl in the same run.
 
-Everything is real: Mosquitto with mutual TLS, the bridge, the agent, and on the other side nginx and curl writing the same file. All of it
-shares this machine, so single figures say little and ratios of medians much. A figure that misses its target is marked, and the exit
-status says so.
+Everything is real: Mosquitto with mutual TLS, the bridge, the agent, and on the other side nginx and curl writing the
+same file. All of it shares this machine, so single figures say little and ratios of medians much. A figure that misses
+its target is marked, and the exit status says so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Figure:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make bench", description="throughput, memory and latency against nginx and curl")
+    parser = argparse.ArgumentParser(
+        prog="make bench", description="throughput, memory and latency against nginx and curl"
+    )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".bench", help="where everything is kept")
     parser.add_argument("--runs", type=int, default=_RUNS, help="runs of which the median counts")
     given = parser.parse_args()
@@ -124,7 +126,11 @@ class Bench:
     def _gateway(self, slot_bytes: int, port: int | None = None) -> Gateway:
         self._made += 1
         return self._fleet.make_gateway(
-            f"gw-{self._made}", self._seed, self._releases["seed"], port or self._fleet.ports.device, slot_bytes=slot_bytes
+            f"gw-{self._made}",
+            self._seed,
+            self._releases["seed"],
+            port or self._fleet.ports.device,
+            slot_bytes=slot_bytes,
         )
 
     def _probe(self, gateway: Gateway, wanted: str) -> dict[str, Any]:
@@ -171,7 +177,9 @@ class Bench:
     def _ratio(self, what: str, ours: list[float], theirs: list[float], *, gated: bool) -> Figure:
         ratio = median(ours) / median(theirs)
         target = "at least 0.25x" if gated else ""
-        return Figure(what, f"{ratio:.2f}x of {median(theirs) / 1e6:.0f} MB/s", target, ratio >= 0.25 if gated else None)
+        return Figure(
+            what, f"{ratio:.2f}x of {median(theirs) / 1e6:.0f} MB/s", target, ratio >= 0.25 if gated else None
+        )
 
     def _memory(self) -> list[Figure]:
         """Peak memory of the whole agent process over TLS, small image and large."""
@@ -186,8 +194,12 @@ class Bench:
             shutil.rmtree(gateway.folder)
         growth = peaks["large"] - peaks["zstd"]
         return [
-            Figure("agent's peak memory, 64 MiB image", f"{peaks['zstd']:.1f} MiB", "at most 56 MiB", peaks["zstd"] <= 56),
-            Figure("agent's peak memory, 1 GiB image", f"{peaks['large']:.1f} MiB", "at most 56 MiB", peaks["large"] <= 56),
+            Figure(
+                "agent's peak memory, 64 MiB image", f"{peaks['zstd']:.1f} MiB", "at most 56 MiB", peaks["zstd"] <= 56
+            ),
+            Figure(
+                "agent's peak memory, 1 GiB image", f"{peaks['large']:.1f} MiB", "at most 56 MiB", peaks["large"] <= 56
+            ),
             Figure("its growth from one to the other", f"{growth:+.1f} MiB", "at most 2 MiB", growth <= 2),
         ]
 
@@ -196,7 +208,10 @@ class Bench:
         shape = LinkShape(round_trip_s=_ROUND_TRIP_S)
         ours: list[float] = []
         theirs: list[float] = []
-        with RelayThread(self._fleet.ports.device, shape) as link, RelayThread(self._nginx.tls_port, shape) as curl_link:
+        with (
+            RelayThread(self._fleet.ports.device, shape) as link,
+            RelayThread(self._nginx.tls_port, shape) as curl_link,
+        ):
             for number in range(self._runs):
                 self._say(f"first block, run {number + 1} of {self._runs}")
                 gateway = self._gateway(1024 * MIB, link.port)
@@ -230,7 +245,6 @@ def cpu_s(pid: int) -> float:
     """User and system time of a process so far (proc(5), stat fields 14 and 15)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 
 if __name__ == "__main__":

@@ -88,7 +88,14 @@ class Nginx:
             "--write-out", "%{time_total} %{time_starttransfer}", f"{scheme}://127.0.0.1:{port or default}/{name}",
         ]  # fmt: skip
         if identity:
-            command += ["--cacert", str(identity.server_ca), "--cert", str(identity.certificate), "--key", str(identity.key)]
+            command += [
+                "--cacert",
+                str(identity.server_ca),
+                "--cert",
+                str(identity.certificate),
+                "--key",
+                str(identity.key),
+            ]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         total, first = printed.split()
         return Fetched(float(total), float(first))

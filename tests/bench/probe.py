@@ -1,8 +1,8 @@
 """One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG`. Prints one line of JSON.
 
-It is the real agent and the real shell; between the two stands a clock that notes when the link opened, when the first block came, and
-when the last frame was decoded, proved and written. There it stops: the read-back that follows reads the medium, not the link. Memory is
-the peak of the whole process, which has nothing else in it.
+It is the real agent and the real shell; between the two stands a clock that notes when the link opened, when the first
+block came, and when the last frame was decoded, proved and written. There it stops: the read-back that follows reads
+the medium, not the link. Memory is the peak of the whole process, which has nothing else in it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from narrowboat_bridge.broker_home import (
     render_conf,
     write_broker_home,
 )
+from narrowboat_protocol.topics import is_name
 from tests.support.paths import REPOSITORY
 
 PORTS = Ports(device=8884, enrol=8883, staff=20_003, bridge=20_004)
@@ -91,6 +92,13 @@ def test_the_user_name_is_the_client_id_on_the_device_listener_only() -> None:
         if block.get("use_username_as_clientid", "false") == "true"
     }
     assert forced == {Listener.DEVICE}
+
+
+def test_no_id_that_a_client_may_send_is_the_name_of_a_gateway() -> None:
+    general, listeners = blocks(render_conf())
+    prefix = general["clientid_prefixes"]
+    assert not is_name(prefix)
+    assert all(block["auto_id_prefix"].startswith(prefix) for block in listeners.values())
 
 
 def test_acknowledgements_do_not_wait_for_timers_and_packets_are_bounded() -> None:

@@ -167,6 +167,16 @@ def test_a_device_that_asks_for_the_client_id_of_another_throws_nobody_out(broke
     assert_alive(live, Listener.DEVICE, "gw-1")
 
 
+@pytest.mark.parametrize(("listener", "name"), [party for party in PARTIES if party[0] is not Listener.DEVICE])
+def test_nobody_throws_a_gateway_out_by_asking_for_its_client_id_on_their_own_listener(
+    broker: Broker, connect: Connect, listener: Listener, name: str
+) -> None:
+    live = connect(Listener.DEVICE, "gw-1")
+    with MqttClient(broker.issue(listener, name).tls(), broker.port(listener), "gw-1") as thief:
+        assert thief.connect() == NOT_AUTHORIZED
+    assert_alive(live, Listener.DEVICE, "gw-1")
+
+
 def test_a_second_client_with_the_same_device_certificate_takes_over_that_session_and_no_other(
     broker: Broker, connect: Connect
 ) -> None:

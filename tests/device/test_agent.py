@@ -648,6 +648,17 @@ def test_a_terminal_report_is_said_until_a_bridge_has_stored_it(gateway: Gateway
     assert len(gateway.reports) == said
 
 
+def test_an_ack_for_something_else_does_not_lose_a_terminal_report(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    pair = gateway.report.pair
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == pair
+
+
 def test_no_two_documents_of_a_device_ever_share_a_pair(gateway: Gateway, release: MadeRelease) -> None:
     brought_to(gateway, State.DOWNLOADING, release)
     gateway.power_on()

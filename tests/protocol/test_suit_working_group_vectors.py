@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import cbor2
-import pycddl  # type: ignore[import-untyped]
+import pycddl
 import pytest
 
 from narrowboat_protocol.cose import sign1

@@ -67,7 +67,7 @@ DEVELOPMENT = Environment(ROOT / ".venv", ("-e", ".[dev]"))
 # cwt is not in it: it holds cbor2 below 6, and this environment shows that the protocol works with 6.
 CBOR6 = Environment(
     ROOT / ".venv-cbor6",
-    ("-e", "./protocol[zstd]", "cbor2>=6", "hypothesis>=6.100", "pycddl>=0.6", "pytest>=8.3"),
+    ("-e", "./protocol[zstd]", "-e", "./broker_bridge", "cbor2>=6", "hypothesis>=6.100", "pycddl>=0.6", "pytest>=8.3"),
 )
 
 

@@ -97,7 +97,7 @@ class LiveFleet:
     def make_gateway(
         self, name: str, image: Path, release: Path, relay_port: int, extra_toml: str = "", slot_bytes: int = 0
     ) -> Gateway:
-        """Issue its certificate, put a first image into slot a, and provision it. Slots are as large as the image, at least."""
+        """Issue its certificate, put a first image into slot a, provision it. Slot b holds at least `slot_bytes`."""
         gateway = Gateway(name, self.folder / name, relay_port)
         self.narrowboat("pki", "issue", "device", name, "--fleet", str(self.path))
         shutil.copytree(self.path / "devices" / name, gateway.folder)

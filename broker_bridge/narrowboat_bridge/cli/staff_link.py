@@ -12,7 +12,6 @@ once, since time cures neither: a broker whose certificate is not believed, and 
 from __future__ import annotations
 
 import errno
-import secrets
 import socket
 import ssl
 import time
@@ -176,7 +175,7 @@ class StaffLink:
         # A name of its own for each connection: an operator may have several terminals open.
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"{self._config.name}-{secrets.token_hex(4)}",
+            client_id="",
             protocol=MQTTv5,
             reconnect_on_failure=False,
         )

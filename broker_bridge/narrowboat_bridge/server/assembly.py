@@ -150,10 +150,8 @@ def _make_links(config: Config, metrics: Metrics) -> tuple[Link, Link]:
     requests = [text for text in filters if text.rpartition("/")[2] in _DATA_CHANNELS]
     documents = [text for text in filters if text not in requests]
     control, data = (
-        LinkSettings(
-            client_id, [(text, qos) for text in texts], limits.publishes_queued_max, limits.outstanding_bytes_max
-        )
-        for client_id, texts, qos in (
+        LinkSettings(name, [(text, qos) for text in texts], limits.publishes_queued_max, limits.outstanding_bytes_max)
+        for name, texts, qos in (
             (config.name, documents, AT_LEAST_ONCE),
             (f"{config.name}-data", requests, AT_MOST_ONCE),
         )

@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 class LinkSettings:
     """What one of the two connections is for."""
 
-    client_id: str
+    name: str
     subscriptions: Sequence[tuple[str, int]]
     """Topic filter and QoS."""
     queued_messages_max: int
@@ -93,7 +93,7 @@ class Link:
         self._outstanding: dict[int, int] = {}
         self._outstanding_bytes = 0
         self._client = self._new_client(tls)
-        self._thread = Thread(target=self._run, name=f"link {settings.client_id}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"link {settings.name}", daemon=True)
 
     def start(self, on_message: Callable[[str, bytes], None], on_connected: Callable[[], None]) -> None:
         """Connect, now and whenever the connection is lost. Both functions run in paho's thread and must be quick."""
@@ -170,7 +170,7 @@ class Link:
     def _new_client(self, tls: ssl.SSLContext) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._settings.client_id,
+            client_id="",  # the broker gives a random one; nobody can ask for it
             protocol=MQTTv5,
             reconnect_on_failure=False,
         )
@@ -193,11 +193,11 @@ class Link:
         self, client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            _log.warning("the broker refused the connection of %s: %s", self._settings.client_id, reason)
+            _log.warning("the broker refused the connection of %s: %s", self._settings.name, reason)
             self._ended.set()
             return
         self._established = True
-        _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._settings.client_id)
+        _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._settings.name)
         client.subscribe(list(self._settings.subscriptions))
         self._on_connected()
 
@@ -209,7 +209,7 @@ class Link:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        _log.info("the connection of %s ended: %s", self._settings.client_id, reason)
+        _log.info("the connection of %s ended: %s", self._settings.name, reason)
         self._ended.set()
 
     def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:

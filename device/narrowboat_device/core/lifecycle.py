@@ -10,6 +10,7 @@ follow from states and never the other way round.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from narrowboat_protocol.documents import Hold
@@ -117,6 +118,8 @@ class Lifecycle:
             reason = attempt.reason or (
                 Reason.BOOT_FAILED if attempt.state is State.REBOOTING else Reason.TRIAL_NOT_COMMITTED
             )
+            with suppress(NarrowboatError):  # only the size in the report rests on it
+                self._image = self._image_of(attempt)
             return [RestoreBoot(boot.running), *self.end(State.ROLLED_BACK, reason, attempt.detail, now)]
         if verdict is Verdict.STRANDED:
             return self.end(State.FAILED, Reason.UNKNOWN_STATE_ON_BOOT, "the slot being written was booted", now)

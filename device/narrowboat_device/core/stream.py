@@ -109,7 +109,7 @@ class ByteStream:
         return requests
 
     def arrived(self, offset: int, data: bytes | memoryview, now_s: float) -> list[tuple[int, bytes | memoryview]]:
-        """Take a block; return the bytes that are next in order, as (offset, data). What was not asked for is ignored."""
+        """Take a block; return what is next in order, as (offset, data). What was not asked for is ignored."""
         block = self._outstanding.get(offset)
         if block is None or block.length != len(data):
             return []

@@ -2,9 +2,9 @@
 
 Each document carries a pair (boot number, n): the boot number was raised durably before the agent said anything, n
 counts in memory, so no pair is ever used twice and pairs order everything that this device says. A signed Ack names the
-highest pair that a bridge has stored. Until it covers them, a terminal report stays in the outbox, and the hello and
-the newest report are sent again: when a link opens, and from time to time while it stands. The broker's PUBACK proves
-nothing.
+one statement that a bridge has stored; it says nothing of earlier ones, which may have been lost. Until its own Ack has
+come, a terminal report stays in the outbox, and the hello and the newest report are sent again: when a link opens, and
+from time to time while it stands. The broker's PUBACK proves nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Voice:
         self._nonces: tuple[bytes, ...] = (random(NONCE_BYTES),)
         self._nonce_made_s: float | None = None
         self._hello_pair: Pair | None = None
-        self._acked: Pair = (0, 0)
+        self._hello_is_due = True
         self._newest_report: tuple[Pair, bytes] | None = None
         self._sent_s: float | None = None
         self.slots: tuple[SlotInfo, ...] = ()
@@ -86,7 +86,7 @@ class Voice:
 
     def say_hello(self, now: Now) -> list[Action]:
         """Something in the hello changed: the old one is void."""
-        self._hello_pair = None
+        self._hello_is_due = True
         return self._say_unanswered(now) if self.link_up else []
 
     def report(self, attempt: Attempt, hold: Hold | None, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
@@ -109,29 +109,29 @@ class Voice:
         return self._publish(Channel.REPORT, data, now)
 
     def acknowledged(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
-        """A bridge has stored everything up to `pair`."""
+        """A bridge stored the statement under `pair`. One above all of ours says that this device lost its state."""
         memory = self._memory
         if pair > (memory.trust.boot_number, self._n):
             self._n = 0
             return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]
-        self._acked = max(self._acked, pair)
         memory.trust = memory.trust.model_copy(update={"challenge": challenge})
-        rest = tuple(letter for letter in memory.outbox.letters if letter.pair > pair)
+        self._hello_is_due = self._hello_is_due and pair != self._hello_pair
+        if self._newest_report is not None and self._newest_report[0] == pair:
+            self._newest_report = None
+        rest = tuple(letter for letter in memory.outbox.letters if letter.pair != pair)
         return [memory.save_outbox(rest)] if rest != memory.outbox.letters else []
 
     @property
     def _unanswered(self) -> bool:
-        hello = self._hello_pair is None or self._hello_pair > self._acked
-        report = self._newest_report is not None and self._newest_report[0] > self._acked
-        return hello or report or bool(self._memory.outbox.letters)
+        return self._hello_is_due or self._newest_report is not None or bool(self._memory.outbox.letters)
 
     def _say_unanswered(self, now: Now) -> list[Action]:
         actions: list[Action] = []
-        if self._hello_pair is None or self._hello_pair > self._acked:
+        if self._hello_is_due:
             actions += self._publish(Channel.HELLO, self._make_hello(), now)
         for letter in self._memory.outbox.letters:
             actions += self._publish(Channel.REPORT, letter.report, now)
-        if self._newest_report is not None and self._newest_report[0] > self._acked:
+        if self._newest_report is not None:
             actions += self._publish(Channel.REPORT, self._newest_report[1], now)
         return actions
 

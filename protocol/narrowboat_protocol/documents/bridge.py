@@ -16,12 +16,13 @@ from .signed import SignedModel
 
 
 class Ack(SignedModel):
-    """Everything up to `pair` is stored. Only this, not the broker's PUBACK, lets a device forget a terminal report."""
+    """The statement under `pair` is stored. Only this, not a PUBACK, lets a device forget a terminal report."""
 
     KIND: ClassVar[str] = "ack"
 
     device: Name = key(1)
     pair: BootPair = key(2)
+    """Of the hello or report that is answered; to a hello older than the newest one, the highest pair stored."""
     challenge: Nonce = key(3)
     """Made anew for each Ack; the next hello answers it."""
 
