@@ -1,4 +1,4 @@
-"""One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG`. Prints one line of JSON.
+"""One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG WANTED`. Prints one line of JSON.
 
 It is the real agent and the real shell; between the two stands a clock that notes when the link opened, when the first
 block came, and when the last frame was decoded, proved and written. There it stops: the read-back that follows reads
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from narrowboat_device.assembly import open_gateway
+from narrowboat_device.boot.loader import power_on
 from narrowboat_device.config import load_config
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Action, ReadBackSlot
@@ -52,8 +53,15 @@ class Clocked:
         self.times.setdefault(what, time.monotonic())
 
 
+def peak_memory_kib() -> int:
+    """The peak of this process alone. `ru_maxrss` would do, but it counts what the parent had before it began us."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def main() -> None:
     config, wanted = load_config(Path(sys.argv[1])), sys.argv[2]
+    power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
     with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway:
         clocked = Clocked(gateway.agent, wanted)
         Shell(clocked, gateway.machine, gateway.inbox).run([gateway.started])
@@ -61,7 +69,7 @@ def main() -> None:
     figures = {
         **{name: moment - clocked.times["began"] for name, moment in clocked.times.items()},
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak_memory_kib": used.ru_maxrss,
+        "peak_memory_kib": peak_memory_kib(),
     }
     print(json.dumps(figures))
 

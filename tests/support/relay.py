@@ -9,8 +9,8 @@ feels the link and not the relay's memory. A cut resets both sides (SO_LINGER 0)
 does. The relay shapes TCP streams, not packets: there is no loss and no congestion control to study here; the link
 laboratory does that.
 
-`Relay` runs in the event loop of its caller; `RelayThread` gives it a loop of its own, for tests that cut, darken and
-mend it at will.
+`Relay` runs in the event loop of its caller; `RelayThread` gives it a loop of its own, for tests that cut, darken, stall
+and mend it at will.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _PIECE_BYTES = 8 * 1024
 _SOCKET_BUFFER_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
 _STATUS_S = 0.2
+_END_S = 1.0
 
 
 @dataclass(slots=True)
@@ -84,9 +85,14 @@ class Relay:
     _up: _Direction = field(init=False)
     _down: _Direction = field(init=False)
     _is_dark: bool = False
+    _stall_at_bytes: int | None = None
+    _down_flows: asyncio.Event = field(default_factory=asyncio.Event)
+    _up_flows: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._up, self._down = _Direction(self.shape), _Direction(self.shape)
+        self._down_flows.set()
+        self._up_flows.set()
 
     async def start(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
@@ -111,6 +117,14 @@ class Relay:
     def mend(self) -> None:
         self._is_dark = False
 
+    def stall_at(self, down_bytes: int | None) -> None:
+        """Take nothing more from the server once so many bytes have gone down, without ending a connection; None lets
+        all flow again.
+        """
+        self._stall_at_bytes = down_bytes
+        self._down_flows.set()
+        self._count_down(0)
+
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.connections += 1
         if self._is_dark:
@@ -130,8 +144,8 @@ class Relay:
         cut = self._cut_later(pair)
         try:
             await asyncio.gather(
-                self._carry(reader, far_writer, self._up, self._count_up),
-                self._carry(far_reader, writer, self._down, self._count_down),
+                self._carry(reader, far_writer, self._up, self._up_flows, self._count_up),
+                self._carry(far_reader, writer, self._down, self._down_flows, self._count_down),
             )
         finally:
             if cut is not None:
@@ -150,6 +164,7 @@ class Relay:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         direction: _Direction,
+        flows: asyncio.Event,
         count: Callable[[int], None],
     ) -> None:
         """Read pieces as the link takes them; a task of its own hands each out when it has crossed."""
@@ -159,7 +174,7 @@ class Relay:
         )
         arriving = asyncio.create_task(_hand_out(crossing, writer, count))
         try:
-            while piece := await reader.read(_PIECE_BYTES):
+            while await flows.wait() and (piece := await reader.read(_PIECE_BYTES)):
                 departure_s = direction.departure_s(len(piece), loop.time())
                 await crossing.put((departure_s + self.shape.round_trip_s / 2, piece))
                 if arriving.done():
@@ -179,18 +194,24 @@ class Relay:
 
     def _count_down(self, size: int) -> None:
         self.counts.down_bytes += size
+        if self._stall_at_bytes is not None and self.counts.down_bytes >= self._stall_at_bytes:
+            self._down_flows.clear()
 
 
 async def _hand_out(
     crossing: asyncio.Queue[tuple[float, bytes] | None], writer: asyncio.StreamWriter, count: Callable[[int], None]
 ) -> None:
     loop = asyncio.get_running_loop()
-    while (item := await crossing.get()) is not None:
-        arrives_s, piece = item
-        await asyncio.sleep(arrives_s - loop.time())
-        writer.write(piece)
-        count(len(piece))
-        await writer.drain()
+    try:
+        while (item := await crossing.get()) is not None:
+            arrives_s, piece = item
+            await asyncio.sleep(arrives_s - loop.time())
+            writer.write(piece)
+            count(len(piece))
+            await writer.drain()
+    finally:
+        while not crossing.empty():  # whoever waits for room is to see that this has ended
+            crossing.get_nowait()
     with suppress(OSError, RuntimeError):
         writer.write_eof()
 
@@ -231,6 +252,9 @@ class RelayThread:
         """Close the relay and everything that is still on its way."""
         await self._relay.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            # Most end by themselves, since their connections were reset.
+            await asyncio.wait(others, timeout=_END_S)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -251,6 +275,9 @@ class RelayThread:
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._relay.mend)
+
+    def stall_at(self, down_bytes: int | None) -> None:
+        self._loop.call_soon_threadsafe(self._relay.stall_at, down_bytes)
 
 
 def read_counts(path: Path) -> Counts:
