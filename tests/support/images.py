@@ -12,13 +12,14 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .tools import require_tool
 
 MIB = 1024 * 1024
-_SOURCES = ("/usr/bin", "/usr/sbin", "/usr/lib", "/bin", "/lib")
+_PROGRAMS = ("/usr/bin", "/usr/sbin", "/bin")
+_LIBRARIES = ("/usr/lib", "/lib")
 _FILE_BYTES = range(2048, 4 * MIB)
 _CHANGED = (3, 17, 40)
 """Which files version 2 replaces, by their place in the order."""
@@ -28,7 +29,8 @@ _DAY_ZERO = 1_700_000_000
 
 def build_pair(folder: Path, size_mib: int = 64, content_mib: int = 44) -> tuple[Path, Path]:
     """Two images in `folder`, `rootfs-1.0.0.ext4` and `rootfs-2.0.0.ext4`, each of `size_mib`."""
-    files = list(_real_files(content_mib * MIB))
+    half = content_mib * MIB // 2
+    files = [*_real_files(_PROGRAMS, "*", half), *_real_files(_LIBRARIES, "*.so*", half)]
     spare, files = files[: len(_CHANGED) + 1], files[len(_CHANGED) + 1 :]
     changed = {files[place % len(files)]: spare[number] for number, place in enumerate(_CHANGED)}
     first = _build(folder, "1.0.0", {path: path for path in files}, size_mib)
@@ -51,11 +53,11 @@ def small_image(seed: int, size_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _real_files(total_bytes: int) -> Iterator[Path]:
-    """Regular files of this machine in order of path, the libraries and programs that a gateway has too."""
+def _real_files(folders: Sequence[str], pattern: str, total_bytes: int) -> Iterator[Path]:
+    """Regular files of this machine in order of path, as many as `total_bytes` hold."""
     seen: set[Path] = set()
-    for source in _SOURCES:
-        for path in sorted(Path(source).rglob("*")) if Path(source).is_dir() else ():
+    for folder in folders:
+        for path in sorted(Path(folder).rglob(pattern)) if Path(folder).is_dir() else ():
             if path.is_symlink() or not path.is_file() or path.resolve() in seen or not os.access(path, os.R_OK):
                 continue
             if path.stat().st_size not in _FILE_BYTES:
@@ -84,7 +86,7 @@ def _build(folder: Path, version: str, files: dict[Path, Path], size_mib: int) -
     image = folder / f"rootfs-{version}.ext4"
     image.unlink(missing_ok=True)
     command = [
-        require_tool("mke2fs"), "-q", "-t", "ext4", "-L", "rootfs", "-U", _UUID, "-m", "0", "-N", "8192",
+        require_tool("mke2fs"), "-q", "-t", "ext4", "-L", "rootfs", "-U", _UUID, "-b", "4096", "-m", "0", "-N", "8192",
         "-E", f"root_owner=0:0,hash_seed={_UUID}", "-d", str(tree), str(image), f"{size_mib}M",
     ]  # fmt: skip
     subprocess.run(

@@ -9,8 +9,8 @@ feels the link and not the relay's memory. A cut resets both sides (SO_LINGER 0)
 does. The relay shapes TCP streams, not packets: there is no loss and no congestion control to study here; the link
 laboratory does that.
 
-`Relay` runs in the event loop of its caller; `RelayThread` gives it a loop of its own, for tests that cut, darken, stall
-and mend it at will.
+`Relay` runs in the event loop of its caller; `RelayThread` gives it a loop of its own, for tests that cut, darken,
+stall and mend it at will.
 """
 
 from __future__ import annotations
@@ -174,18 +174,21 @@ class Relay:
         )
         arriving = asyncio.create_task(_hand_out(crossing, writer, count))
         try:
-            while await flows.wait() and (piece := await reader.read(_PIECE_BYTES)):
+            while True:
+                await flows.wait()
+                piece = await reader.read(_PIECE_BYTES)
+                if not piece:
+                    break
                 departure_s = direction.departure_s(len(piece), loop.time())
-                await crossing.put((departure_s + self.shape.round_trip_s / 2, piece))
-                if arriving.done():
+                item = (departure_s + self.shape.round_trip_s / 2, piece)
+                if not await _put(crossing, item, arriving):
                     return
+            await _put(crossing, None, arriving)
+            await arriving
         except OSError:
             pass
         finally:
-            with suppress(asyncio.QueueFull):
-                crossing.put_nowait(None)
-            if crossing.full():
-                arriving.cancel()
+            arriving.cancel()
             with suppress(OSError, asyncio.CancelledError):
                 await arriving
 
@@ -196,6 +199,18 @@ class Relay:
         self.counts.down_bytes += size
         if self._stall_at_bytes is not None and self.counts.down_bytes >= self._stall_at_bytes:
             self._down_flows.clear()
+
+
+async def _put(
+    crossing: asyncio.Queue[tuple[float, bytes] | None], item: tuple[float, bytes] | None, arriving: asyncio.Task[None]
+) -> bool:
+    """Queue a piece; False when nobody takes pieces any more, for a full queue would be waited for without end."""
+    putting = asyncio.ensure_future(crossing.put(item))
+    try:
+        await asyncio.wait({putting, arriving}, return_when=asyncio.FIRST_COMPLETED)
+        return not arriving.done()
+    finally:
+        putting.cancel()
 
 
 async def _hand_out(
