@@ -92,8 +92,8 @@ class RecordFile:
         self.close()
 
     def load(self) -> bytes | None:
-        """The content of the newest intact copy, as the medium has it; None if there is none. Raises
-        `MediumError`.
+        """The content of the newest intact copy, as the medium has it; empty if none was ever written, None if
+        none can be read. Raises `MediumError`.
         """
         try:
             forget_cached(self._fd, 0, 0)
@@ -101,9 +101,10 @@ class RecordFile:
         except OSError as error:
             raise medium_failed(f"read {self._path}", error) from error
         copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
-        self._warn_of_damage([half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])])
+        damaged = [half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])]
+        self._warn_of_damage(damaged)
         self._newest_half = max(copies, key=lambda half: copies[half].generation, default=1)
-        newest = copies.get(self._newest_half, _Copy(0, None))
+        newest = copies.get(self._newest_half, _Copy(0, None if damaged else b""))
         self._generation = newest.generation
         if copies and newest.content is None:
             _log.warning("record %s: a newer agent wrote it, in a format that is unknown here", self._path.name)

@@ -45,7 +45,7 @@ def save(path: Path, content: bytes) -> None:
 
 def test_a_new_record_has_no_content(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     RecordFile.allocate(tmp_path / "new", CONTENT_BYTES_MAX)
-    assert load(tmp_path / "new") is None
+    assert load(tmp_path / "new") == b""
     assert not caplog.records
 
 

@@ -3,7 +3,8 @@
 It performs every action at once and in order, and answers worker actions with the events that the contract promises, so
 a test says what happens (`gateway.assign(...)`, `gateway.power_cycle()`) and reads what became of it
 (`gateway.actions`, `gateway.slots`). Faults are data: `fail_next` makes the next action of a kind fail; `hooks` says
-how executables answer; `tamper` alters what a source sends. Time stands still unless a test moves it.
+how executables answer; `tamper` alters what a source sends; `fuse` is the number of actions after which the power
+goes, though it be in the middle of a list. Time stands still unless a test moves it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import assert_never
 
 from narrowboat_device.core import Agent
@@ -85,12 +87,15 @@ class Gateway:
         self.hooks: dict[ac.Hook, list[ev.HookOutcome]] = {}
         self.tamper: Tamper = lambda _, data: data
         self.fail_next: dict[type[ac.Action], Reason] = {}
+        self.fuse: int | None = None
+        self.dark = False
         self.fetching = True
         self.reading_back = True
         self.now = ev.Now(1000.0, NOW)
         self.actions: list[ac.Action] = []
         self.rebooting = False
         self.counter = 0
+        self._drawn = count(1)
         self._queue: deque[ev.Event] = deque()
         self._withheld: list[ac.Action] = []
         self.power_on()
@@ -100,8 +105,8 @@ class Gateway:
     def power_on(self) -> None:
         """Start the agent anew from what is durable."""
         self._queue.clear()
-        self.rebooting = False
-        drawn = iter(range(1, 1 << 30))
+        self.rebooting, self.dark, self.fuse = False, False, None
+        drawn = self._drawn
         self.agent = Agent(self.settings, self.device.key, lambda size: next(drawn).to_bytes(size, "big"), self.limits)
         self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes)))
 
@@ -143,7 +148,9 @@ class Gateway:
 
     def delivery(self, *releases: MadeRelease, **changes: object) -> bytes:
         self.counter += 1
-        fields: dict[str, object] = {"counter": self.counter, "nonce": self.nonce} | changes
+        fields: dict[str, object] = {"counter": self.counter} | changes
+        if "nonce" not in fields:
+            fields["nonce"] = self.nonce
         for release in releases:
             self.payloads[release.payload_digest] = release.payload
         signed = self.fleet.assignment(self.device.name, *releases, **fields)  # type: ignore[arg-type]  # fields by name
@@ -161,7 +168,7 @@ class Gateway:
         """Handle an event and everything that follows from it."""
         self._queue.append(event)
         for _ in range(_STEPS_MAX):
-            if not self._queue or self.rebooting:
+            if not self._queue or self.rebooting or self.dark:
                 return
             self._perform(self.agent.handle(self._queue.popleft(), self.now))
         raise AssertionError("expected the agent to come to rest; it goes on for ever")
@@ -202,9 +209,16 @@ class Gateway:
 
     def _perform(self, actions: list[ac.Action]) -> None:
         for action in actions:
+            if self.fuse is not None:
+                self.dark = self.fuse == 0
+                if self.dark:
+                    return
+                self.fuse -= 1
             reason = self.fail_next.pop(type(action), None)
+            if isinstance(action, ac.MarkUnbootable | ac.ArmTrial) and action.slot == self.boot.primary:
+                reason = Reason.BAD_USE
             if reason is not None:
-                self._queue.append(ev.ActionFailed(action, reason, "made to fail"))
+                self._queue.appendleft(ev.ActionFailed(action, reason, "made to fail"))
                 return
             self.actions.append(action)
             self._carry_out(action)
@@ -222,10 +236,7 @@ class Gateway:
             case ac.ReadBackSlot() if not self.reading_back:
                 self._withheld.append(action)
             case ac.ReadBackSlot(slot, tree):
-                builder = TreeBuilder(self.limits)
-                builder.update(bytes(self.slots[slot][: tree.length]))
-                built = builder.finish()
-                self._queue.append(ev.SlotReadBack(built.layer, built.image_sha256))
+                self._queue.append(self._read_back(slot, tree))
             case ac.Save(record, content):
                 self.records[record] = content
             case ac.SaveEnvelope(slot, envelope):
@@ -253,7 +264,8 @@ class Gateway:
         boot, slot = self.boot, action.slot
         match action:
             case ac.MarkUnbootable():
-                self.boot = replace(boot, bootable=boot.bootable - {slot})
+                trial = None if boot.trial == slot else boot.trial
+                self.boot = replace(boot, trial=trial, bootable=boot.bootable - {slot})
             case ac.ArmTrial():
                 self.boot = replace(boot, trial=slot, tries_left=3, bootable=boot.bootable | {slot})
             case ac.CommitSlot():
@@ -271,6 +283,12 @@ class Gateway:
                 if data is not None:
                     block = Block(fetch.payload[:DIGEST_PREFIX_BYTES], at, data)
                     self._queue.append(ev.BlockArrived(block.encode()))
+
+    def _read_back(self, slot: str, tree: Tree) -> ev.SlotReadBack:
+        builder = TreeBuilder(self.limits)
+        builder.update(bytes(self.slots[slot][: tree.length]))
+        built = builder.finish()
+        return ev.SlotReadBack(built.layer, built.image_sha256)
 
     def _leaves(self, slot: str, tree: Tree, first_chunk: int, chunk_count: int) -> bytes:
         spans = (tree.chunk_span(chunk) for chunk in range(first_chunk, first_chunk + chunk_count))

@@ -60,7 +60,7 @@ def read_state(path: Path) -> BootState | None:
     """What the file says; None if no copy in it is intact. Raises `UsageError` if it is not there."""
     with RecordFile(path, STATE_BYTES_MAX) as record:
         content = record.load()
-    return None if content is None else BootState.decode(content)
+    return BootState.decode(content) if content else None
 
 
 def write_state(path: Path, state: BootState) -> None:

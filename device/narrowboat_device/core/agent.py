@@ -2,33 +2,43 @@
 
 `handle` is total: any event in any state gives a list of actions, and nothing that a peer says raises. It keeps the
 documents (root, assignment, Ack) and hands the attempt they lead to to `Lifecycle`. An assignment for the release at
-work continues it; one for another ends it first, if it may still be ended, and is parked otherwise. What is refused is
-counted by reason and logged once for each.
+work continues it; one for another ends it first, if it may still be ended, and is parked otherwise. It is written down
+as accepted after what it led to: a power cut in between leaves an assignment that is asked for again, and never one
+that the director takes for done. What is refused is counted by reason and logged once for each.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import assert_never
 
-from narrowboat_protocol.documents import Assignment, Delivery, PayloadReference, SlotInfo, Target
-from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
+from narrowboat_protocol.documents import Assignment, Delivery, RoleName, Target
+from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason, TrustError
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
-from narrowboat_protocol.payload import parse_head
 from narrowboat_protocol.states import State
-from narrowboat_protocol.suit import Image, Release, parse_envelope
+from narrowboat_protocol.suit import Image, Release
 from narrowboat_protocol.transfer import decode_block
 from narrowboat_protocol.trust import Freshness, Trust
 
 from . import events as ev
-from .actions import Action, Log, Record, SaveEnvelope, ShowStatus
+from . import offers
+from .actions import Action, Log, Reboot, Record, SaveEnvelope, ShowStatus
+from .arrears import Arrears
 from .events import Event, Now
+from .inventory import Inventory
 from .judge import judge_start
 from .lifecycle import Lifecycle
-from .memory import Attempt, Journal, Memory, Outbox, TrustRecord, read_record
+from .memory import (
+    ASSIGNMENT_BYTES_MAX,
+    Attempt,
+    Journal,
+    Memory,
+    Outbox,
+    TrustRecord,
+    read_record,
+)
 from .settings import Settings
 from .voice import Voice
 
@@ -50,7 +60,8 @@ class Agent:
         self._memory = Memory(Journal(), fresh, Outbox())
         self._voice = Voice(settings, signer, random, self._memory)
         self._lifecycle = Lifecycle(settings, self._memory, self._voice, self._open_release, limits)
-        self._envelopes: dict[str, bytes] = {}
+        self._inventory = Inventory(settings, self._believe)
+        self._arrears = Arrears(self._memory)
         self._wire_total = 0
         self._shown: ShowStatus | None = None
         self.refusals: Counter[Reason] = Counter()
@@ -58,7 +69,7 @@ class Agent:
     @property
     def deadline(self) -> float | None:
         """When to call `handle(TimeReached(), now)` though nothing happened, in monotonic seconds."""
-        times = (self._lifecycle.deadline_s, self._voice.deadline_s)
+        times = (self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -68,22 +79,30 @@ class Agent:
 
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Take one event; return what to do, in order."""
+        dropped: list[Action] = []
+        if isinstance(event, ev.ActionFailed):
+            dropped = self._arrears.failed(event.action, ended=not self._lifecycle.active)
         try:
-            actions = self._dispatch(event, now)
+            actions = self._dispatch(event, dropped, now)
         except NarrowboatError as error:
             actions = self._refused(event, error)
+        actions = [*actions, *self._act_on_parked(now)]
+        last = len(actions) - any(isinstance(action, Reboot) for action in actions)
+        actions[last:last] = self._show()
+        actions = (self._arrears.answer if dropped else self._arrears.settle)(actions, now.monotonic_s)
         for action in actions:
             if isinstance(action, SaveEnvelope):
-                self._envelope_changed(action)
-        return [*actions, *self._act_on_parked(now), *self._show()]
+                self._inventory.change(action)
+                self._voice.slots = self._inventory.slot_infos()
+        return actions
 
-    def _dispatch(self, event: Event, now: Now) -> list[Action]:
+    def _dispatch(self, event: Event, dropped: list[Action], now: Now) -> list[Action]:
         life = self._lifecycle
         match event:
             case ev.Started():
                 return self._started(event, now)
             case ev.LinkOpened():
-                return [*self._voice.link_opened(now), *life.pump(now)]
+                return [*self._voice.link_opened(now), *life.link_opened(now)]
             case ev.LinkLost():
                 self._voice.link_up = False
                 life.link_lost()
@@ -115,7 +134,7 @@ class Agent:
                 return life.hook_finished(hook, outcome, output, now)
             case ev.ActionFailed(action, reason, message):
                 failed = Log(f"{type(action).__name__} failed: {reason}: {message}", warning=True)
-                return [failed, *life.action_failed(action, reason, message, now)]
+                return [failed, *life.action_failed(action, dropped, reason, message, now)]
             case ev.TimeReached():
                 return [*self._voice.time_reached(now), *life.time_reached(now)]
             case _:
@@ -125,17 +144,19 @@ class Agent:
 
     def _started(self, event: ev.Started, now: Now) -> list[Action]:
         lost = self._recall(event.records)
-        self._envelopes = dict(event.envelopes)
-        trust = self._memory.trust
-        floor = max(trust.floor, self._sequence_beside(event.boot.running))
+        self._inventory.begin(event.envelopes)
+        trust, attempt = self._memory.trust, self._lifecycle.attempt
+        # The other records may know of more than this one: it is saved last, and may have failed to be.
+        used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
         raised = self._memory.save_trust(
-            boot_number=trust.boot_number + 1,
-            floor=floor,
+            boot_number=used + 1,
+            assignment_counter=max(trust.assignment_counter, attempt.attempt if attempt is not None else 0),
+            floor=max(trust.floor, self._committed_sequence(event.boot)),
             time_floor=max(trust.time_floor, self._settings.built_at_s),
         )
         self._voice.root_version = self._trust.root.version
-        self._voice.begin(event.boot, self._slot_infos(), now)
-        verdict = judge_start(self._lifecycle.attempt, event.boot)
+        self._voice.begin(event.boot, self._inventory.slot_infos(), now)
+        verdict = judge_start(attempt, event.boot)
         begun = Log(f"started in slot {event.boot.running}: {verdict.name.lower()}")
         return [raised, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
 
@@ -156,125 +177,120 @@ class Agent:
             if value is None and records[record] != b""
         ]
 
-    def _sequence_beside(self, slot: str) -> int:
-        """The sequence of the release that runs: a lost data partition does not lower the floor."""
-        try:
-            return self._trust.open_release(self._envelopes[slot]).sequence
-        except (KeyError, NarrowboatError):
-            return 0
+    def _committed_sequence(self, boot: ev.BootStatus) -> int:
+        """The sequence of the release that runs, unless it is on trial: a lost data partition does not lower the
+        floor.
+        """
+        release = self._inventory.release_in(boot.running) if boot.running == boot.primary else None
+        return release.sequence if release is not None else 0
 
     # Documents.
 
     def _root_arrived(self, data: bytes, now: Now) -> list[Action]:
+        director = self._trust.root.role(RoleName.DIRECTOR)
         if not self._trust.update_root(data):
             return []
         self._voice.root_version = self._trust.root.version
+        changes: dict[str, object] = {"root": data}
+        if self._trust.root.role(RoleName.DIRECTOR).kids != director.kids:
+            # Another director counts anew, and what the one before said of the time binds nobody.
+            changes |= {"assignment": None, "assignment_counter": 0, "time_floor": self._settings.built_at_s}
         return [
-            self._memory.save_trust(root=data),
+            self._memory.save_trust(**changes),
             Log(f"root version {self._trust.root.version} accepted"),
             *self._voice.say_hello(now),
         ]
 
     def _delivery_arrived(self, data: bytes, now: Now) -> list[Action]:
         delivery = Delivery.decode(data)
+        if len(delivery.assignment) > ASSIGNMENT_BYTES_MAX:
+            raise TrustError(
+                Reason.TOO_LARGE,
+                f"expected an assignment of at most {ASSIGNMENT_BYTES_MAX} bytes, got {len(delivery.assignment)}",
+            )
         trust = self._memory.trust
         freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, trust.time_floor)
         assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
         if delivery.assignment == trust.assignment:
             return []
+        must_wait = self._must_wait(assignment)
+        actions = self._park(assignment, delivery, now) if must_wait else self._act_on(assignment, delivery, now)
         accepted = self._memory.save_trust(
             assignment=delivery.assignment,
             assignment_counter=assignment.counter,
-            time_floor=max(trust.time_floor, assignment.issued_at),
+            time_floor=max(trust.time_floor, min(assignment.issued_at, self._trust.root.expires_at)),
         )
-        attempt = self._lifecycle.attempt
-        if self._must_wait(assignment):
-            assert attempt is not None
-            parked = self._memory.save_parked(data)
-            return [accepted, parked, *self._voice.too_late(attempt, assignment.counter, now)]
-        return [accepted, *self._act_on(assignment, delivery, now)]
+        # What leads to no report is answered by a hello, which names the counter: else it would come again for ever.
+        return [*actions, accepted, *(self._voice.say_hello(now) if not actions else ())]
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether an attempt for something else is past the point of no return."""
         attempt = self._lifecycle.attempt
         if attempt is None or not attempt.active or self._lifecycle.abortable:
             return False
-        return all(target.release != attempt.release for target in assignment.targets)
+        target = self._target_of(assignment)
+        return target is None or target.release != attempt.release
+
+    def _park(self, assignment: Assignment, delivery: Delivery, now: Now) -> list[Action]:
+        """Keep an assignment for later, with the one envelope that it needs, and answer that it came too late."""
+        attempt, target = self._lifecycle.attempt, self._target_of(assignment)
+        assert attempt is not None
+        envelope = b"" if target is None else offers.envelope_of(target.release, delivery.envelopes, self._limits)
+        kept = Delivery(assignment=delivery.assignment, envelopes=(envelope,) if envelope else ())
+        self._memory.note_parked(kept.encode())
+        return [self._memory.save(Record.JOURNAL), *self._voice.too_late(attempt, assignment.counter, now)]
 
     def _act_on_parked(self, now: Now) -> list[Action]:
-        """Once the attempt that could not be ended has ended, act on the newest assignment that came meanwhile."""
-        attempt, parked = self._lifecycle.attempt, self._memory.journal.parked
-        if parked is None or (attempt is not None and attempt.active):
+        """Once the attempt that could not be ended has ended, act on the newest assignment that came meanwhile. The
+        journal forgets it by the same save that takes it up.
+        """
+        parked = self._memory.journal.parked
+        if parked is None or self._lifecycle.active or not self._voice.has_room:
             return []
         delivery = Delivery.decode(parked)
         trust = self._memory.trust
         freshness = Freshness((), trust.assignment_counter, delivery.assignment, trust.time_floor)
-        cleared = self._memory.save_parked(None)
+        self._memory.note_parked(None)
         try:
             assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
+            actions = self._act_on(assignment, delivery, now)
         except NarrowboatError as error:
-            return [
-                cleared,
-                Log(f"the parked assignment is not believed any more: {error.reason}", warning=True),
-            ]
-        return [cleared, *self._act_on(assignment, delivery, now)]
+            actions = [Log(f"the parked assignment is not believed any more: {error.reason}", warning=True)]
+        return [*actions, self._memory.save(Record.JOURNAL)]
 
     def _act_on(self, assignment: Assignment, delivery: Delivery, now: Now) -> list[Action]:
+        """Do what the newest assignment says; one that was parked is void by it."""
+        target = self._target_of(assignment)
+        if target is not None:
+            wanted = offers.assigned(assignment, target, delivery, self._inactive_slot, self._limits)
+            return self._take_up(wanted, now)
+        self._memory.note_parked(None)
+        return self._lifecycle.abort(Reason.WITHDRAWN, now) if self._lifecycle.active else []
+
+    def _take_up(self, wanted: Attempt, now: Now) -> list[Action]:
+        """Continue the attempt at work, if it is for the same release; else end it and begin another."""
         attempt = self._lifecycle.attempt
-        active = attempt is not None and attempt.active
-        target = next((item for item in assignment.targets if item.component == self._settings.component), None)
-        if target is None:
-            return self._lifecycle.abort(Reason.WITHDRAWN, now) if active else []
-        wanted = self._attempt_for(assignment, target, delivery)
-        if active and attempt is not None and attempt.release == target.release:
+        if attempt is not None and attempt.active and attempt.release == wanted.release:
+            self._memory.note_parked(None)
             return self._lifecycle.adopt(wanted, now)
-        aborted = self._lifecycle.abort(Reason.SUPERSEDED, now) if active else []
+        if not self._voice.has_room:
+            raise PeerError(Reason.BUSY, "too many terminal reports wait for their Ack; assign again after it")
+        self._memory.note_parked(None)
+        aborted = self._lifecycle.abort(Reason.SUPERSEDED, now) if self._lifecycle.active else []
         return [*aborted, *self._offer(wanted, now)]
 
-    def _attempt_for(self, assignment: Assignment, target: Target, delivery: Delivery) -> Attempt:
-        return Attempt(
-            attempt=assignment.counter,
-            component=target.component,
-            release=target.release,
-            envelope=_envelope_of(target.release, delivery.envelopes, self._limits),
-            state=State.OFFERED,
-            slot=self._inactive_slot,
-            payloads=target.payloads,
-            reboot_windows=assignment.reboot_windows,
-            byte_budget=assignment.byte_budget,
-        )
+    def _target_of(self, assignment: Assignment) -> Target | None:
+        return next((item for item in assignment.targets if item.component == self._settings.component), None)
 
     def _local_release_offered(self, event: ev.LocalReleaseOffered, now: Now) -> list[Action]:
         """Install from a file: no assignment, but every other proof. The result is reported with attempt 0."""
         if not self._settings.local_install_allowed:
             raise TrustError(Reason.NOT_PERMITTED, "this gateway's configuration does not allow local installation")
-        if self._lifecycle.attempt is not None and self._lifecycle.attempt.active and not self._lifecycle.abortable:
+        if self._lifecycle.active and not self._lifecycle.abortable:
             raise TrustError(Reason.TOO_LATE, "an update is being booted; wait for its end")
         release = self._open_release(event.envelope)
-        head = parse_head(event.head, self._limits)
-        payload = PayloadReference(
-            digest=_digest(event.head),
-            kind=head.kind,
-            size=event.payload_size,
-            head_size=len(event.head),
-            head_sha256=_digest(event.head),
-        )
-        wanted = Attempt(
-            attempt=0,
-            component=self._settings.component,
-            release=release.digest,
-            envelope=event.envelope,
-            state=State.OFFERED,
-            slot=self._inactive_slot,
-            payloads=(payload,),
-            path=event.path,
-        )
-        attempt = self._lifecycle.attempt
-        if attempt is not None and attempt.active:
-            if attempt.release == release.digest:
-                return self._lifecycle.adopt(wanted, now)
-            return [*self._lifecycle.abort(Reason.SUPERSEDED, now), *self._offer(wanted, now)]
-        return self._offer(wanted, now)
+        component, slot = self._settings.component, self._inactive_slot
+        return self._take_up(offers.local(event, release.digest, component, slot, self._limits), now)
 
     def _offer(self, attempt: Attempt, now: Now) -> list[Action]:
         """Judge a release before its first byte: signatures, hardware, floor, and whether it fits into the slot."""
@@ -285,7 +301,8 @@ class Agent:
                 )
             release = self._open_release(attempt.envelope)
             image = self._image_of(release)
-            if self._slot_release(self._voice.running_slot) == release.digest:
+            running = self._inventory.release_in(self._voice.running_slot)
+            if running is not None and running.digest == release.digest and self._lifecycle.running_is_committed:
                 return self._lifecycle.already_runs(attempt, image, now)
             size_max = next(slot.size_bytes for slot in self._settings.slots if slot.name == attempt.slot)
             if image.size_bytes > size_max:
@@ -297,9 +314,12 @@ class Agent:
             return self._lifecycle.refuse(attempt, error, now)
         return self._lifecycle.offer(attempt, image, now)
 
+    def _believe(self, envelope: bytes) -> Release:
+        return self._trust.open_release(envelope)
+
     def _open_release(self, envelope: bytes) -> Release:
         """Believe a release for this device, under the root and the floor as they are now."""
-        release = self._trust.open_release(envelope)
+        release = self._believe(envelope)
         if len(release.images) != 1:
             raise TrustError(
                 Reason.UNSUPPORTED_MANIFEST,
@@ -318,27 +338,6 @@ class Agent:
     def _inactive_slot(self) -> str:
         running = self._voice.running_slot
         return next(slot.name for slot in self._settings.slots if slot.name != running)
-
-    def _slot_release(self, slot: str) -> bytes | None:
-        return next(info.release for info in self._voice.slots if info.name == slot)
-
-    def _slot_infos(self) -> tuple[SlotInfo, ...]:
-        return tuple(self._slot_info(slot.name, slot.size_bytes) for slot in self._settings.slots)
-
-    def _slot_info(self, name: str, size_bytes: int) -> SlotInfo:
-        """A slot with the release whose envelope lies beside it; the version only if the release is believed."""
-        try:
-            release = self._trust.open_release(self._envelopes[name])
-            return SlotInfo(name=name, size=size_bytes, release=release.digest, version=self._image_of(release).version)
-        except (KeyError, NarrowboatError, StopIteration):
-            return SlotInfo(name=name, size=size_bytes)
-
-    def _envelope_changed(self, action: SaveEnvelope) -> None:
-        if action.envelope is None:
-            self._envelopes.pop(action.slot, None)
-        else:
-            self._envelopes[action.slot] = action.envelope
-        self._voice.slots = self._slot_infos()
 
     def _refused(self, event: Event, error: NarrowboatError) -> list[Action]:
         self.refusals[error.reason] += 1
@@ -363,18 +362,3 @@ class Agent:
             return []
         self._shown = status
         return [status]
-
-
-def _envelope_of(release: bytes, envelopes: tuple[bytes, ...], limits: Limits) -> bytes:
-    """The envelope whose digest is the release's; empty if there is none. Nothing about it is believed by this."""
-    for envelope in envelopes:
-        try:
-            if parse_envelope(envelope, limits).digest == release:
-                return envelope
-        except NarrowboatError:
-            continue
-    return b""
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()

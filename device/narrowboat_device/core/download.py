@@ -4,9 +4,8 @@
 
 The head and the layer are fetched first and checked: the head against the assignment, the layer against the signed
 tree. Then frames in order: decode, hash each chunk, write, and compare the subtree with the layer when its last chunk
-is there. Writes are synced in batches; a chunk counts once a sync that began after its write has ended, and only that
-count is told to the journal. After a restart the chunks of the open subtree are hashed from the slot, since what the
-storage holds is what counts, not what memory held.
+is there. Writes are synced in batches (`Syncs`), and only what is synced is told to the journal. After a restart the
+chunks of the open subtree are hashed from the slot, since what the storage holds is what counts, not what memory held.
 
 At the end the whole slot is read back, past the cache, and both the tree and the image's SHA-256 are compared. A
 subtree that differs, then or on the way, goes to repair. A chunk that is found bad again and again after a sync is the
@@ -19,7 +18,7 @@ given up.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from narrowboat_protocol.documents import PayloadReference
 from narrowboat_protocol.errors import PayloadError, Reason
@@ -34,14 +33,8 @@ from .actions import Action, Fetch, HashSlot, ReadBackSlot, SyncSlot, WriteChunk
 from .progress import Blame, Fault, Phase, Progress
 from .repair import Repair
 from .stream import ByteStream
+from .syncs import Syncs
 from .window import Window
-
-
-@dataclass(slots=True)
-class _Sync:
-    token: int
-    written: int
-    patches: bool
 
 
 class Download:
@@ -50,17 +43,18 @@ class Download:
     def __init__(
         self,
         image: Image,
-        slot: str,
         payload: PayloadReference,
         source: str,
         capabilities: Capabilities,
-        progress: Progress,
+        syncs: Syncs,
+        suspects: Iterable[int],
         window: Window,
         limits: Limits,
     ) -> None:
+        """`syncs` names the slot and how much of the image is in it for good; `suspects` differ below that."""
         self._image = image
         self._tree = image.tree
-        self._slot = slot
+        self._slot = syncs.slot
         self._payload = payload
         self._source = source
         self._capabilities = capabilities
@@ -73,19 +67,15 @@ class Download:
         self._layer: bytes | None = None
         self._slot_layer: bytes | None = None
         self._open_leaves = bytearray()
-        self._open_known = progress.next_chunk % limits.subtree_chunks == 0
-        self._written = progress.next_chunk
-        self._synced = progress.next_chunk
-        self._suspects = set(progress.suspects)
+        self._open_known = syncs.synced % limits.subtree_chunks == 0
+        self._syncs = syncs
+        self._suspects = set(suspects)
         self._repair: Repair | None = None
         self._frame_at: dict[int, int] = {}
         self._found_bad: Counter[int] = Counter()
         self._forgeries = 0
         self._stream_restarted = False
-        self._patched = False
-        self._sync: _Sync | None = None
-        self._syncs = 0
-        self._unsynced_since_s: float | None = None
+        self._frames_wanted = False
         self.phase = Phase.HEAD
         self.fault: Fault | None = None
 
@@ -93,50 +83,61 @@ class Download:
     def progress(self) -> Progress:
         """What the journal may say: suspects only for subtrees that are synced in full."""
         subtree = self._limits.subtree_chunks
-        whole = self._tree.subtree_count(self._limits) if self._all_synced else self._synced // subtree
-        return Progress(self._synced, tuple(sorted(number for number in self._suspects if number < whole)))
+        synced = self._syncs.synced
+        whole = self._tree.subtree_count(self._limits) if self._syncs.complete else synced // subtree
+        return Progress(synced, tuple(sorted(number for number in self._suspects if number < whole)))
 
     @property
     def done_bytes(self) -> int:
-        return min(self._synced << self._tree.log2_chunk_size, self._tree.length)
+        return min(self._syncs.synced << self._tree.log2_chunk_size, self._tree.length)
 
-    @property
-    def deadline_s(self) -> float | None:
+    def deadline_s(self, *, fetching: bool) -> float | None:
         """When `pump` has something to do though nothing happens."""
-        sync_at_s = None
-        if self._unsynced_since_s is not None and self._sync is None:
-            sync_at_s = self._unsynced_since_s + self._limits.sync_interval_s
-        times = [time for time in (self._stream.late_at_s, sync_at_s) if time is not None]
-        return min(times, default=None)
+        times = (self._stream.late_at_s if fetching else None, self._syncs.deadline_s)
+        return min((time for time in times if time is not None), default=None)
 
     @property
-    def _all_synced(self) -> bool:
-        return self._synced == self._tree.chunk_count
+    def _open_chunks(self) -> tuple[int, int]:
+        """The synced chunks of the subtree that is not whole, as first and number."""
+        count = self._syncs.synced % self._limits.subtree_chunks
+        return self._syncs.synced - count, count
+
+    def is_from(self, payload: bytes, source: str) -> bool:
+        return (self._payload.digest, self._source) == (payload, source)
+
+    def asked(self, action: Fetch | SyncSlot | HashSlot | ReadBackSlot) -> bool:
+        """Whether this download, and not one that was given up before, is behind the work of a worker."""
+        match action:
+            case Fetch():
+                return self.is_from(action.payload, action.source)
+            case SyncSlot():
+                return self._syncs.is_awaited(action.token)
+            case HashSlot() | ReadBackSlot():
+                return (action.slot, action.tree) == (self._slot, self._tree)
 
     def start(self) -> list[Action]:
-        if self._all_synced and not self._suspects:
+        if self._syncs.complete and not self._suspects:
             return self._begin_read_back()
         self._want_head()
         if self._open_known:
-            if self._written == 0:
+            if self._syncs.written == 0:
                 frames_offset = self._payload.head_size + self._layer_size + self._tree.chunk_count * HASH_BYTES
-                self._stream.want(frames_offset, self._payload.size)
+                self._want_frames(frames_offset)
             return []
-        first_chunk = self._synced - self._synced % self._limits.subtree_chunks
-        return [HashSlot(self._slot, self._tree, first_chunk, self._synced - first_chunk)]
+        return [HashSlot(self._slot, self._tree, *self._open_chunks)]
 
     def link_lost(self) -> None:
         self._stream.link_lost()
 
-    def pump(self, now_s: float) -> list[Action]:
-        """Ask for more bytes and start syncs that are due. Call after every event while the download may go on."""
+    def pump(self, now_s: float, *, fetching: bool) -> list[Action]:
+        """Start syncs that are due and, if it may, ask for more bytes. Call after every event."""
         if self.fault is not None or self.phase is Phase.PROVED:
             return []
         fetches = [
             Fetch(self._source, request.channel, self._payload.digest, request.ranges, request.block_bytes)
-            for request in self._stream.requests(now_s)
+            for request in (self._stream.requests(now_s) if fetching else ())
         ]
-        return [*fetches, *self._sync_if_due(now_s)]
+        return [*fetches, *self._syncs.due(now_s)]
 
     def block_arrived(self, block: Block, now_s: float) -> list[Action]:
         actions: list[Action] = []
@@ -145,16 +146,20 @@ class Download:
         pieces = self._stream.arrived(block.offset, block.data, now_s)
         for offset, data in pieces:
             self._stream_restarted = False
-            actions += self._take(offset, data, now_s)
+            try:
+                self._take(offset, data, now_s, actions)
+            except PayloadError as error:
+                actions += self._forged_or_wrong(error)
             if self._stream_restarted:
                 break
         return actions
 
     def slot_hashed(self, first_chunk: int, leaves: bytes) -> list[Action]:
-        if self._repair is not None and self._repair.chunks == (first_chunk, len(leaves) // HASH_BYTES):
+        chunks = (first_chunk, len(leaves) // HASH_BYTES)
+        if self._repair is not None and self._repair.chunks == chunks and self._repair.bad_chunks is None:
             self._repair.take_slot(leaves)
             return self._patch_when_known()
-        if not self._open_known:
+        if not self._open_known and self._open_chunks == chunks:
             self._open_leaves += leaves
             self._open_known = True
             if self.phase is Phase.REHASH:
@@ -162,13 +167,11 @@ class Download:
         return []
 
     def slot_synced(self, token: int) -> list[Action]:
-        if self._sync is None or token != self._sync.token:
+        if not self._syncs.is_awaited(token):
             return []
-        sync, self._sync = self._sync, None
-        self._synced = sync.written
-        if sync.patches and self.phase is Phase.PATCHES:
+        if self._syncs.ended(token) and self.phase is Phase.PATCHES:
             return self._end_repair()
-        if self._all_synced and self.phase is Phase.FRAMES and not self._suspects:
+        if self._syncs.complete and self.phase is Phase.FRAMES and not self._suspects:
             return self._begin_read_back()
         return []
 
@@ -193,17 +196,14 @@ class Download:
 
     # Bytes of the payload, in order.
 
-    def _take(self, offset: int, data: bytes | memoryview, now_s: float) -> list[Action]:
-        try:
-            if self.phase is Phase.HEAD:
-                return self._take_head(data)
-            if self.phase is Phase.LEAVES and self._repair is not None:
-                return self._take_leaves(self._repair, data)
-            if self.phase in (Phase.FRAMES, Phase.PATCHES) and self._frames is not None:
-                return self._take_frames(self._frames, offset, data, now_s)
-        except PayloadError as error:
-            return self._forged_or_wrong(error)
-        return []
+    def _take(self, offset: int, data: bytes | memoryview, now_s: float, actions: list[Action]) -> None:
+        """Add to `actions` what follows from a piece. Those of its good part stay, though its rest raises."""
+        if self.phase is Phase.HEAD:
+            actions += self._take_head(data)
+        elif self.phase is Phase.LEAVES and self._repair is not None:
+            actions += self._take_leaves(self._repair, data)
+        elif self.phase in (Phase.FRAMES, Phase.PATCHES) and self._frames is not None:
+            self._take_frames(self._frames, offset, data, now_s, actions)
 
     def _take_head(self, data: bytes | memoryview) -> list[Action]:
         self._buffer += data
@@ -239,35 +239,37 @@ class Download:
         repair.take_leaves(leaves)
         return self._patch_when_known()
 
-    def _take_frames(self, frames: FrameStream, offset: int, data: bytes | memoryview, now_s: float) -> list[Action]:
+    def _take_frames(
+        self, frames: FrameStream, offset: int, data: bytes | memoryview, now_s: float, actions: list[Action]
+    ) -> None:
         if self.phase is Phase.PATCHES and offset in self._frame_at:
             frames.start(self._frame_at[offset])
-        actions: list[Action] = []
         for frame, image in frames.feed(offset, data):
-            self._unsynced_since_s = self._unsynced_since_s if self._unsynced_since_s is not None else now_s
+            self._syncs.wrote(now_s)
             if self._repair is not None:
                 actions += [WriteChunks(self._slot, *patch) for patch in self._repair.patches(frame, image)]
                 continue
-            actions += self._place(frame, image)
+            actions.append(self._place(frame, image))
             if self._suspects:
-                return [*actions, *self._begin_repair()]
+                actions += self._begin_repair()
+                return
         if self._repair is not None and self._stream.finished:
-            self._patched = True
-        return actions
+            self._syncs.patched = True
 
-    def _place(self, frame: Frame, image: bytes) -> list[Action]:
+    def _place(self, frame: Frame, image: bytes) -> Action:
         """Hash and write the chunks of a frame, from the first that is not there yet."""
-        tree = self._tree
-        first_offset, _ = tree.chunk_span(max(frame.first_chunk, self._written))
+        tree, syncs = self._tree, self._syncs
+        first = max(frame.first_chunk, syncs.written)
+        first_offset, _ = tree.chunk_span(first)
         view = memoryview(image)
-        for chunk in range(max(frame.first_chunk, self._written), frame.first_chunk + frame.chunk_count):
+        for chunk in range(first, frame.first_chunk + frame.chunk_count):
             offset, length = tree.chunk_span(chunk)
             start = offset - frame.image_offset
             self._open_leaves += leaf_hash(view[start : start + length])
-            self._written = chunk + 1
-            if self._written % self._limits.subtree_chunks == 0 or self._written == tree.chunk_count:
+            syncs.written = chunk + 1
+            if syncs.written % self._limits.subtree_chunks == 0 or syncs.written == tree.chunk_count:
                 self._close_subtree(chunk // self._limits.subtree_chunks)
-        return [WriteChunks(self._slot, first_offset, view[first_offset - frame.image_offset :])]
+        return WriteChunks(self._slot, first_offset, view[first_offset - frame.image_offset :])
 
     def _close_subtree(self, subtree: int) -> None:
         root = merkle_root(bytes(self._open_leaves))
@@ -282,17 +284,21 @@ class Download:
         self._restart_stream()
         self._stream.want(0, self._payload.head_size + self._layer_size)
 
+    def _want_frames(self, offset: int) -> None:
+        self._frames_wanted = True
+        self._stream.want(offset, self._payload.size)
+
     def _begin_frames(self) -> None:
         """Go on with the main run of frames. A fresh download has asked for them already, behind the head."""
         assert self._head is not None
         assert self._frames is not None
         self.phase = Phase.FRAMES
-        if self._written == self._tree.chunk_count:
+        if self._syncs.written == self._tree.chunk_count:
             return
-        frame = self._head.frame_of_chunk(self._written)
+        frame = self._head.frame_of_chunk(self._syncs.written)
         self._frames.start(frame.number)
-        if self._stream.finished:
-            self._stream.want(frame.offset, self._head.payload_length)
+        if not self._frames_wanted:
+            self._want_frames(frame.offset)
 
     def _begin_read_back(self) -> list[Action]:
         self.phase = Phase.READ_BACK
@@ -306,7 +312,7 @@ class Download:
         count = self._tree.subtree_count(self._limits)
         spans = [slice(number * HASH_BYTES, (number + 1) * HASH_BYTES) for number in range(count)]
         self._suspects = {number for number, span in enumerate(spans) if slot_layer[span] != self._layer[span]}
-        return self._begin_repair()
+        return self._begin_repair() if self._suspects else self._begin_read_back()
 
     def _begin_repair(self) -> list[Action]:
         assert self._head is not None
@@ -331,7 +337,7 @@ class Download:
             )
             return []
         self._fetch_patches(self._repair)
-        self._patched = not bad
+        self._syncs.patched = not bad
         return []
 
     def _fetch_patches(self, repair: Repair) -> None:
@@ -345,10 +351,10 @@ class Download:
     def _end_repair(self) -> list[Action]:
         assert self._repair is not None
         self._suspects.discard(self._repair.subtree)
-        self._repair, self._patched, self._frame_at = None, False, {}
+        self._repair, self._syncs.patched, self._frame_at = None, False, {}
         if self._suspects:
             return self._begin_repair()
-        if self._all_synced:
+        if self._syncs.complete:
             return self._begin_read_back()
         self.phase = Phase.REHASH
         if self._open_known:
@@ -358,24 +364,11 @@ class Download:
 
     def _restart_stream(self) -> None:
         self._stream.drop()
+        self._frames_wanted = False
         self._stream_restarted = True
         self._buffer = bytearray()
 
-    # Syncs and failures.
-
-    def _sync_if_due(self, now_s: float) -> list[Action]:
-        """One sync at a time. The last one of a run and the one after patches do not wait."""
-        if self._sync is not None:
-            return []
-        waiting = (self._written - self._synced) << self._tree.log2_chunk_size
-        overdue = self._unsynced_since_s is not None and now_s >= self._unsynced_since_s + self._limits.sync_interval_s
-        complete = self._written == self._tree.chunk_count and waiting > 0
-        if not (waiting >= self._limits.sync_bytes or complete or overdue or self._patched):
-            return []
-        self._syncs += 1
-        self._sync = _Sync(self._syncs, self._written, self._patched)
-        self._unsynced_since_s = None
-        return [SyncSlot(self._slot, self._syncs)]
+    # Failures.
 
     def _forged_or_wrong(self, error: PayloadError) -> list[Action]:
         """Bytes that fail a digest may be forged: ask again. A payload that is whole and wrong is given up at once."""

@@ -50,9 +50,10 @@ def _in_new_slot(attempt: Attempt, boot: BootStatus) -> Verdict:
         return Verdict.COMMITTED
     if attempt.state is State.ON_TRIAL and attempt.reason is not None:
         return Verdict.GO_BACK
-    if attempt.state is State.ON_TRIAL or boot.trial == attempt.slot:
+    if attempt.state in (State.ON_TRIAL, State.REBOOTING):
         return Verdict.ON_TRIAL if attempt.boot_id != boot.boot_id else Verdict.REBOOT_AGAIN
-    return Verdict.ON_TRIAL if attempt.state is State.REBOOTING else Verdict.STRANDED
+    armed = attempt.state is State.INSTALLED and boot.trial == attempt.slot
+    return Verdict.ON_TRIAL if armed else Verdict.STRANDED
 
 
 def _in_old_slot(attempt: Attempt, boot: BootStatus) -> Verdict:

@@ -25,8 +25,14 @@ from narrowboat_protocol.states import State
 from .actions import Record, Save
 
 RECORD_FORMAT = 1
-_ENVELOPE_BYTES_MAX = DEFAULT_LIMITS.envelope_bytes_max
-_SUSPECTS_MAX = 1024
+ASSIGNMENT_BYTES_MAX = DEFAULT_LIMITS.document_bytes_max // 8
+"""The longest assignment that this device accepts. It is stored up to three times, and records have a fixed size."""
+PARKED_BYTES_MAX = ASSIGNMENT_BYTES_MAX + DEFAULT_LIMITS.envelope_bytes_max + 64
+PATH_LENGTH_MAX = 1024
+SUSPECTS_MAX = 1024
+BOOT_NUMBER_MAX = 1 << 48
+"""No device ever starts so often. A number above it is a lie that would use up what comes after it."""
+LETTERS_MAX = 8
 
 
 class Attempt(Document):
@@ -36,7 +42,7 @@ class Attempt(Document):
     """The counter of the assignment that began it or continued it last; 0 for a local installation."""
     component: Name = key(2)
     release: Digest = key(3)
-    envelope: bytes = key(4, max_length=_ENVELOPE_BYTES_MAX)
+    envelope: bytes = key(4, max_length=DEFAULT_LIMITS.envelope_bytes_max)
     state: Annotated[State, as_enum(State)] = key(5)
     slot: Name = key(6)
     """The slot that is written."""
@@ -46,14 +52,14 @@ class Attempt(Document):
     byte_budget: Size | None = key(10, None)
     wire_bytes: Size = key(11, 0)
     next_chunk: Counter = key(12, 0)
-    suspects: Annotated[tuple[Counter, ...], AS_TUPLE] = key(13, (), max_length=_SUSPECTS_MAX)
+    suspects: Annotated[tuple[Counter, ...], AS_TUPLE] = key(13, (), max_length=SUSPECTS_MAX)
     """Subtrees below `next_chunk` that differ from the layer and are to be repaired."""
     boot_id: Uuid | None = key(14, None)
     """The boot in which the reboot was asked for."""
     reboots: int = key(15, 0, ge=0, le=255)
     reason: Annotated[Reason, as_enum(Reason)] | None = key(16, None)
     detail: Text | None = key(17, None)
-    path: Annotated[str, Field(min_length=1, max_length=1024)] | None = key(18, None)
+    path: Annotated[str, Field(min_length=1, max_length=PATH_LENGTH_MAX)] | None = key(18, None)
     """The release file of a local installation."""
 
     @property
@@ -64,7 +70,7 @@ class Attempt(Document):
 class Journal(Document):
     format: int = key(1, RECORD_FORMAT, ge=1, le=255)
     attempt: Attempt | None = key(2, None)
-    parked: bytes | None = key(3, None, max_length=DEFAULT_LIMITS.document_bytes_max // 2)
+    parked: bytes | None = key(3, None, max_length=PARKED_BYTES_MAX)
     """The newest delivery that came too late; acted on after the end."""
 
 
@@ -74,7 +80,7 @@ class TrustRecord(Document):
     fleet_id: Digest = key(3)
     boot_number: Counter = key(4, 0)
     assignment_counter: Counter = key(5, 0)
-    assignment: bytes | None = key(6, None, max_length=DEFAULT_LIMITS.document_bytes_max // 4)
+    assignment: bytes | None = key(6, None, max_length=ASSIGNMENT_BYTES_MAX)
     """The assignment with that counter, as it came."""
     floor: Counter = key(7, 0)
     """The lowest release sequence that may be installed."""
@@ -91,11 +97,14 @@ class Letter(Document):
 
 class Outbox(Document):
     format: int = key(1, RECORD_FORMAT, ge=1, le=255)
-    letters: Annotated[tuple[Letter, ...], AS_TUPLE] = key(2, (), max_length=4)
+    letters: Annotated[tuple[Letter, ...], AS_TUPLE] = key(2, (), max_length=LETTERS_MAX)
 
 
 class Memory:
-    """The three records as they are now. A change returns the `Save` that makes it durable; the caller orders it."""
+    """The three records as they are now. A change returns the `Save` that makes it durable; the caller orders it.
+
+    `note_attempt` and `note_parked` change what the next save of the journal says.
+    """
 
     __slots__ = ("journal", "outbox", "trust")
 
@@ -104,23 +113,27 @@ class Memory:
         self.trust = trust
         self.outbox = outbox
 
+    def save(self, record: Record) -> Save:
+        contents = {Record.JOURNAL: self.journal, Record.TRUST: self.trust, Record.OUTBOX: self.outbox}
+        return Save(record, contents[record].encode())
+
     def save_trust(self, **changes: object) -> Save:
         self.trust = self.trust.model_copy(update=changes)
-        return Save(Record.TRUST, self.trust.encode())
+        return self.save(Record.TRUST)
 
-    def save_attempt(self, attempt: Attempt | None) -> Save:
-        return self._save_journal(attempt=attempt)
-
-    def save_parked(self, delivery: bytes | None) -> Save:
-        return self._save_journal(parked=delivery)
+    def save_attempt(self, attempt: Attempt) -> Save:
+        self.note_attempt(attempt)
+        return self.save(Record.JOURNAL)
 
     def save_outbox(self, letters: tuple[Letter, ...]) -> Save:
         self.outbox = self.outbox.model_copy(update={"letters": letters})
-        return Save(Record.OUTBOX, self.outbox.encode())
+        return self.save(Record.OUTBOX)
 
-    def _save_journal(self, **changes: object) -> Save:
-        self.journal = self.journal.model_copy(update=changes)
-        return Save(Record.JOURNAL, self.journal.encode())
+    def note_attempt(self, attempt: Attempt) -> None:
+        self.journal = self.journal.model_copy(update={"attempt": attempt})
+
+    def note_parked(self, delivery: bytes | None) -> None:
+        self.journal = self.journal.model_copy(update={"parked": delivery})
 
 
 RecordT = TypeVar("RecordT", Journal, TrustRecord, Outbox)

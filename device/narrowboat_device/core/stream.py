@@ -128,8 +128,8 @@ class ByteStream:
         return ready
 
     def _find_late(self, now_s: float) -> None:
-        late_before_s = now_s - self._window.late_after_s
-        late = [offset for offset, block in self._outstanding.items() if block.sent_at_s <= late_before_s]
+        after_s = self._window.late_after_s
+        late = [offset for offset, block in self._outstanding.items() if now_s >= block.sent_at_s + after_s]
         for offset in late:
             block = self._outstanding.pop(offset)
             heappush(self._again, (offset, block.length, block.tries))
@@ -138,10 +138,14 @@ class ByteStream:
 
     def _ask_again(self, room: int, now_s: float) -> Request | None:
         """Late blocks keep the cuts they had, one range each, since their neighbours may have arrived."""
-        count = min(room, len(self._again), self._limits.ranges_per_request_max)
-        if count <= 0:
+        blocks: list[tuple[int, int, int]] = []
+        count = min(room, self._limits.ranges_per_request_max)
+        bytes_left = self._limits.request_bytes_max
+        while len(blocks) < count and self._again and self._again[0][1] <= bytes_left:
+            blocks.append(heappop(self._again))
+            bytes_left -= blocks[-1][1]
+        if not blocks:
             return None
-        blocks = [heappop(self._again) for _ in range(count)]
         for offset, length, tries in blocks:
             self._outstanding[offset] = _Outstanding(length, now_s, tries + 1)
         channel = Channel.GET_ANY if max(tries for *_, tries in blocks) >= _TRIES_BEFORE_ANY else Channel.GET

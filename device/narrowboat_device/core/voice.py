@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from narrowboat_protocol.documents import Hello, Hold, Report, SlotInfo, sign_model
+from narrowboat_protocol.errors import Reason, TrustError
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
 
 from .actions import Action, Publish
 from .events import BootStatus, Now
-from .memory import Attempt, Letter, Memory
+from .memory import BOOT_NUMBER_MAX, LETTERS_MAX, Attempt, Letter, Memory
 from .settings import Settings
 
 NONCE_BYTES = 16
 _DOCUMENT_FORMATS = (1,)
-_LETTERS_MAX = 4
 Pair = tuple[int, int]
 
 
@@ -56,6 +56,11 @@ class Voice:
     def running_slot(self) -> str:
         assert self._boot is not None
         return self._boot.running
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new attempt may begin: its end, and that of the one it replaces, must find room in the outbox."""
+        return len(self._memory.outbox.letters) + 2 <= LETTERS_MAX
 
     @property
     def nonces(self) -> tuple[bytes, ...]:
@@ -96,10 +101,10 @@ class Voice:
         return self._publish(Channel.REPORT, data, now)
 
     def report_end(self, attempt: Attempt, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
-        """Put a terminal report into the outbox, then say it. The oldest letter yields if the outbox is full."""
+        """Put a terminal report into the outbox, then say it."""
         pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
         self._newest_report = None
-        letters = (*self._memory.outbox.letters, Letter(pair=pair, report=data))[-_LETTERS_MAX:]
+        letters = (*self._memory.outbox.letters, Letter(pair=pair, report=data))
         return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
 
     def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
@@ -111,6 +116,8 @@ class Voice:
     def acknowledged(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
         """A bridge stored the statement under `pair`. One above all of ours says that this device lost its state."""
         memory = self._memory
+        if pair[0] >= BOOT_NUMBER_MAX:
+            raise TrustError(Reason.BAD_DOCUMENT, f"expected a boot number below {BOOT_NUMBER_MAX}, got more")
         if pair > (memory.trust.boot_number, self._n):
             self._n = 0
             return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]

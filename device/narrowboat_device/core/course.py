@@ -1,0 +1,121 @@
+"""The attempt at work, and the steps that every part of its life shares: enter a state, wait, ask a hook, end.
+
+`Lifecycle`, `Fetching` and `Trial` act on one `Course` and keep nothing of their own that another must know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from narrowboat_protocol.documents import Hold
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.states import HoldReason, State
+from narrowboat_protocol.suit import Image, Release
+
+from .actions import Action, Hook, RunHook
+from .download import Download
+from .events import BootStatus, Now
+from .memory import Attempt, Memory
+from .settings import Settings
+from .voice import Voice
+
+DETAIL_MAX = 500
+OpenRelease = Callable[[bytes], Release]
+"""Believe an envelope under the root and floor of this moment, for this device; raises `PeerError`."""
+
+
+@dataclass(slots=True)
+class Wait:
+    """A hold, and when to look again."""
+
+    hold: Hold
+    until_s: float
+
+
+class Course:
+    """Where the attempt in the journal stands. One at a time."""
+
+    def __init__(self, settings: Settings, memory: Memory, voice: Voice, open_release: OpenRelease) -> None:
+        self.settings = settings
+        self.memory = memory
+        self.voice = voice
+        self.open_release = open_release
+        self.boot: BootStatus | None = None
+        """Boot control as the agent found it and changed it since."""
+        self.image: Image | None = None
+        self.download: Download | None = None
+        self.wait: Wait | None = None
+        self.hook: Hook | None = None
+        """The hook whose answer counts."""
+        self.reported_s = 0.0
+
+    @property
+    def attempt(self) -> Attempt | None:
+        return self.memory.journal.attempt
+
+    @property
+    def current(self) -> Attempt:
+        assert self.attempt is not None
+        return self.attempt
+
+    @property
+    def running_slot(self) -> str:
+        assert self.boot is not None
+        return self.boot.running
+
+    @property
+    def is_local(self) -> bool:
+        """The payload is read from a file of this machine."""
+        return self.attempt is not None and self.attempt.path is not None
+
+    @property
+    def hold(self) -> Hold | None:
+        return self.wait.hold if self.wait is not None else None
+
+    @property
+    def done_bytes(self) -> int:
+        if self.download is not None:
+            return self.download.done_bytes
+        if self.attempt is None or self.image is None:
+            return 0
+        return min(self.attempt.next_chunk << self.image.tree.log2_chunk_size, self.image.size_bytes)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.image.size_bytes if self.image is not None else 0
+
+    def image_of(self, attempt: Attempt) -> Image:
+        """Judge the attempt's release anew. Raises `PeerError`."""
+        release = self.open_release(attempt.envelope)
+        return next(image for image in release.images if image.component == attempt.component)
+
+    def enter(self, attempt: Attempt, state: State, now: Now) -> list[Action]:
+        """Make a state durable, then report it."""
+        moved = attempt.model_copy(update={"state": state})
+        self.wait = None
+        return [self.memory.save_attempt(moved), *self.report(now)]
+
+    def end(self, state: State, reason: Reason | None, detail: str | None, now: Now) -> list[Action]:
+        """Write an end: outbox first, then the journal."""
+        done, total = self.done_bytes, self.total_bytes
+        self.download, self.wait, self.hook = None, None, None
+        ended = self.current.model_copy(
+            update={"state": state, "reason": reason, "detail": detail[:DETAIL_MAX] if detail else None}
+        )
+        kept, *said = self.voice.report_end(ended, done, total, now)
+        return [kept, self.memory.save_attempt(ended), *said]
+
+    def ask(self, hook: Hook) -> list[Action]:
+        self.hook = hook
+        return [RunHook(hook)]
+
+    def wait_for(self, reason: HoldReason, until_s: float, now: Now) -> list[Action]:
+        since = self.wait.hold.since if self.wait and self.wait.hold.reason is reason else now.wall_s
+        next_check = now.wall_s + int(until_s - now.monotonic_s)
+        self.wait = Wait(Hold(reason=reason, since=since, next_check=next_check), until_s)
+        return self.report(now)
+
+    def report(self, now: Now) -> list[Action]:
+        self.reported_s = now.monotonic_s
+        return self.voice.report(self.current, self.hold, self.done_bytes, self.total_bytes, now)

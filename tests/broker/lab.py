@@ -1,0 +1,220 @@
+"""The fleet that the end-to-end tests share: a real Mosquitto under the reference configuration, the real bridge as a
+process, the real command line, and gateways with the real agent.
+
+One lab serves many tests, since a fleet takes seconds to make: each test takes gateways of names of its own and
+campaigns that list them. A test that disturbs everybody (a broker that dies, a bridge whose counters it reads) makes a
+lab of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from narrowboat_bridge.pki import Authority
+from narrowboat_device.config import load_config
+from narrowboat_device.provision import provision, record_release
+from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
+from narrowboat_protocol.payload import Codec
+from narrowboat_protocol.trust import Trust
+from tests.bridge.cli_kit import Outcome, run
+from tests.support.agent_thread import AgentThread
+from tests.support.broker import Credentials
+from tests.support.fleet import CertificateAuthority, FleetKit, MadeRelease
+from tests.support.images import small_image
+from tests.support.live_fleet import Gateway, LiveFleet
+from tests.support.processes import Child, Children, wait_for
+from tests.support.relay import RelayThread
+from tests.support.rogue import PATIENCE_S, Rogue
+
+OPERATOR = "operator"
+BASE_SEQUENCE = 3
+SLOT_BYTES = 16 * MIB
+TERMINAL = {"succeeded", "failed", "rolled_back", "rollback_failed", "rejected", "aborted"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A release that the bridge has, and its file."""
+
+    made: MadeRelease
+    file: Path
+
+
+class Lab:
+    """Broker and bridge of one fleet, and everything that its owner, its operator and an attacker can do."""
+
+    def __init__(self, folder: Path, children: Children) -> None:
+        self.folder = folder
+        self.fleet = LiveFleet(folder, children)
+        self._children = children
+        ports = self.fleet.ports
+        made = run(
+            "init", self.fleet.path, "--host", "127.0.0.1", "--operator", OPERATOR, "--device-port", ports.device,
+            "--enrol-port", ports.enrol, "--staff-port", ports.staff, "--bridge-port", ports.bridge,
+        )  # fmt: skip
+        assert made.status == 0, made.err
+        self.broker: Child = self.fleet.start_broker()
+        self.bridge: Child = self.fleet.start_bridge()
+        self.wait_until_served()
+
+    def restart_bridge(self, end: Callable[[Child], None]) -> None:
+        end(self.bridge)
+        self._children.forget(self.bridge)
+        self.bridge = self.fleet.start_bridge()
+
+    def restart_broker(self, end: Callable[[Child], None]) -> None:
+        end(self.broker)
+        self._children.forget(self.broker)
+        self.broker = self.fleet.start_broker()
+
+    # What the owner has.
+
+    @cached_property
+    def kit(self) -> FleetKit:
+        """The keys of this fleet, for what the command line would not make."""
+        path = self.fleet.path
+        root_data = (path / "root" / "1.root").read_bytes()
+        trust = Trust(root_data)
+        ca = Authority.from_pem(
+            (path / "pki" / "device-ca.pem").read_bytes(), (path / "pki" / "device-ca-key.pem").read_bytes()
+        )
+        return FleetKit(
+            root_data=root_data,
+            fleet_id=trust.fleet_id,
+            root_signers=(self._key("keys/root-1.pem"),),
+            release_signers=(self._key("keys/release-1.pem"),),
+            release_threshold=1,
+            director=self._key("bridge/director.pem"),
+            bridge=self._key("bridge/bridge.pem"),
+            admin=self._key("keys/admin-1.pem"),
+            device_ca=CertificateAuthority(ca),
+            limits=DEFAULT_LIMITS,
+        )
+
+    def _key(self, name: str) -> PrivateKey:
+        return PrivateKey.from_pem((self.fleet.path / name).read_bytes())
+
+    @cached_property
+    def base(self) -> Pushed:
+        """What every gateway runs at first. It is not at the bridge."""
+        made = self.kit.make_release(small_image(0, 300_000), sequence=BASE_SEQUENCE, codec=Codec.ZSTD)
+        return Pushed(made, self.save(made, "base"))
+
+    def save(self, made: MadeRelease, name: str) -> Path:
+        file = self.folder / f"{name}.nbr"
+        file.write_bytes(made.file)
+        return file
+
+    # What the operator types.
+
+    def type(self, *arguments: object) -> Outcome:
+        return run(*arguments, "--config", self.fleet.path / "operators" / OPERATOR)
+
+    def push(self, image: bytes, version: str, *, sequence: int = BASE_SEQUENCE, codec: Codec = Codec.ZSTD) -> Pushed:
+        made = self.kit.make_release(image, version=version, sequence=sequence, codec=codec)
+        file = self.save(made, f"release-{version}")
+        pushed = self.type("release", "push", file, "--wait")
+        assert pushed.status == 0, pushed.err
+        return Pushed(made, file)
+
+    def start(self, pushed: Pushed, campaign: str, *devices: str) -> None:
+        for device in devices:
+            self.wait_until_known(device)
+        named = [word for device in devices for word in ("--device", device)]
+        started = self.type("campaign", "start", pushed.file, "--name", campaign, *named)
+        assert started.status == 0, started.err
+
+    def abort(self, campaign: str) -> None:
+        aborted = self.type("campaign", "abort", campaign)
+        assert aborted.status == 0, aborted.err
+
+    def attempt(self, campaign: str, device: str) -> dict[str, Any]:
+        """Where a device stands in a campaign, as the bridge tells it."""
+        shown = self.type("campaign", "show", campaign, "--json")
+        assert shown.status == 0, shown.err
+        return next(attempt for attempt in json.loads(shown.out)["attempts"] if attempt["device"] == device)
+
+    def wait_for_end(self, campaign: str, device: str) -> dict[str, Any]:
+        """The attempt, once the bridge knows its end."""
+        wait_for(
+            lambda: self.attempt(campaign, device)["state"] in TERMINAL, PATIENCE_S, f"an end of {campaign} on {device}"
+        )
+        return self.attempt(campaign, device)
+
+    def wait_for_state(self, campaign: str, device: str, state: str) -> None:
+        wait_for(
+            lambda: self.attempt(campaign, device)["state"] == state, PATIENCE_S, f"{device} to be {state} in {campaign}"
+        )
+
+    def device(self, name: str) -> dict[str, Any] | None:
+        """What the bridge knows of a device; None if it never heard of it."""
+        shown = self.type("device", "show", name, "--json")
+        return dict(json.loads(shown.out)) if shown.status == 0 else None
+
+    def wait_until_known(self, device: str) -> None:
+        wait_for(lambda: self.device(device) is not None, PATIENCE_S, f"a hello of {device}")
+
+    def wait_until_served(self) -> None:
+        """The bridge answers its operator."""
+        wait_for(lambda: self.type("device", "list", "--timeout", 2).status == 0, PATIENCE_S, "the bridge to answer")
+
+    # Gateways, and whoever is not what they seem.
+
+    def make_gateway(
+        self, name: str, relay: RelayThread | None = None, *, slot_bytes: int = SLOT_BYTES, extra_toml: str = ""
+    ) -> Gateway:
+        """A provisioned gateway in a folder of its own, switched off."""
+        issued = run("pki", "issue", "device", name, "--fleet", self.fleet.path)
+        assert issued.status == 0, issued.err
+        port = self.fleet.ports.device if relay is None else relay.port
+        gateway = Gateway(name, self.folder / name, port)
+        (self.fleet.path / "devices" / name).rename(gateway.folder)
+        base = self.base
+        (gateway.folder / "slot-a.img").write_bytes(base.made.image)
+        for slot in ("a", "b"):
+            with (gateway.folder / f"slot-{slot}.img").open("ab") as file:
+                file.truncate(slot_bytes)
+        text = gateway.config.read_text().replace(f"port = {self.fleet.ports.device}", f"port = {port}")
+        for slot in ("a", "b"):
+            text = text.replace(f'"/dev/disk/by-partlabel/rootfs-{slot}"', f'"slot-{slot}.img"')
+        gateway.config.write_text(text + extra_toml)
+        config = load_config(gateway.config)
+        provision(config, DEFAULT_LIMITS)
+        record_release(config, DEFAULT_LIMITS, base.file)
+        return gateway
+
+    @contextmanager
+    def gateway(
+        self, name: str, relay: RelayThread | None = None, *, slot_bytes: int = SLOT_BYTES, extra_toml: str = ""
+    ) -> Iterator[AgentThread]:
+        """A gateway that runs in a thread of the test."""
+        made = self.make_gateway(name, relay, slot_bytes=slot_bytes, extra_toml=extra_toml)
+        with AgentThread(made.config) as machine:
+            yield machine
+
+    def rogue(self) -> Rogue:
+        own = self.fleet.path / "bridge"
+        credentials = Credentials("bridge-1", own / "tls-cert.pem", own / "tls-key.pem", own / "server-ca.pem")
+        return Rogue(credentials, self.fleet.ports.bridge, self.kit.fleet_id)
+
+
+def noise(seed: int, size_bytes: int) -> bytes:
+    """An image that does not compress, so that its bytes on the wire can be counted. Push it as `Codec.STORED`."""
+    return random.Random(seed).randbytes(size_bytes)
+
+
+@contextmanager
+def running_lab(folder: Path) -> Iterator[Lab]:
+    """A lab of its own, ended with every process of it."""
+    with Children(folder / "logs") as children:
+        yield Lab(folder, children)
+
+
