@@ -151,7 +151,9 @@ class Lab:
 
     def wait_for_state(self, campaign: str, device: str, state: str) -> None:
         wait_for(
-            lambda: self.attempt(campaign, device)["state"] == state, PATIENCE_S, f"{device} to be {state} in {campaign}"
+            lambda: self.attempt(campaign, device)["state"] == state,
+            PATIENCE_S,
+            f"{device} to be {state} in {campaign}",
         )
 
     def device(self, name: str) -> dict[str, Any] | None:
@@ -216,5 +218,3 @@ def running_lab(folder: Path) -> Iterator[Lab]:
     """A lab of its own, ended with every process of it."""
     with Children(folder / "logs") as children:
         yield Lab(folder, children)
-
-

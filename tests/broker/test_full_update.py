@@ -21,7 +21,9 @@ def test_a_release_travels_from_the_desk_to_a_committed_slot_and_the_operator_kn
     pushed = lab.push(image, "2.0.0")
     with lab.gateway("gw-full") as gateway:
         lab.wait_until_known("gw-full")
-        started = lab.type("campaign", "start", pushed.file, "--name", "full", "--device", "gw-full", "--wait", "--json")
+        started = lab.type(
+            "campaign", "start", pushed.file, "--name", "full", "--device", "gw-full", "--wait", "--json"
+        )
         assert started.status == 0, started.err
         assert gateway.boot.primary == "b"
         assert gateway.boot.trial is None
@@ -53,7 +55,11 @@ def test_waiting_for_a_campaign_tells_a_script_that_a_gateway_fell_back(lab: Lab
         assert (gateway.boot.primary, gateway.boot.bootable) == ("a", {"a"})
         assert gateway.state is State.ROLLED_BACK
     attempt = lab.attempt("sick", "gw-sick")
-    assert (attempt["state"], attempt["reason"], attempt["detail"]) == ("rolled_back", "health_check_failed", "no uplink")
+    assert (attempt["state"], attempt["reason"], attempt["detail"]) == (
+        "rolled_back",
+        "health_check_failed",
+        "no uplink",
+    )
 
 
 def test_waiting_with_a_deadline_tells_a_script_that_it_is_not_over(lab: Lab) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -589,6 +590,26 @@ def test_a_payload_that_needs_more_memory_than_allowed_is_refused_before_it_is_a
     gateway.connect()
     gateway.assign(fleet.make_release(IMAGE))
     assert (gateway.report.state, gateway.report.reason) == (State.FAILED, Reason.TOO_LARGE)
+
+
+def test_a_block_of_a_thousand_frames_is_never_in_memory_as_a_whole(fleet: FleetKit) -> None:
+    few = replace(SMALL, decoded_bytes_per_turn=SMALL.full_frame_image_bytes_max)
+    gateway = _FrugalGateway(fleet, "gw-5", slot_bytes=1 << 20, limits=few)
+    gateway.connect()
+    gateway.assign(fleet.make_release(bytes(1 << 20)))
+    assert gateway.state is State.REBOOTING
+    assert gateway.decoded_bytes_max == SMALL.full_frame_image_bytes_max
+
+
+class _FrugalGateway(Gateway):
+    """Notes how much of an image one answer of the agent carries."""
+
+    decoded_bytes_max = 0
+
+    def _perform(self, actions: list[ac.Action]) -> None:
+        decoded = sum(len(action.data) for action in actions if isinstance(action, ac.WriteChunks))
+        self.decoded_bytes_max = max(self.decoded_bytes_max, decoded)
+        super()._perform(actions)
 
 
 def test_bytes_beyond_the_budget_hold_the_update_and_keep_its_place(gateway: Gateway, release: MadeRelease) -> None:

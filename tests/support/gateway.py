@@ -168,8 +168,12 @@ class Gateway:
         """Handle an event and everything that follows from it."""
         self._queue.append(event)
         for _ in range(_STEPS_MAX):
-            if not self._queue or self.rebooting or self.dark:
+            if self.rebooting or self.dark:
                 return
+            if not self._queue:
+                if self.agent.deadline is None or self.agent.deadline > self.now.monotonic_s:
+                    return
+                self._queue.append(ev.TimeReached())
             self._perform(self.agent.handle(self._queue.popleft(), self.now))
         raise AssertionError("expected the agent to come to rest; it goes on for ever")
 

@@ -17,8 +17,8 @@ given up.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 
 from narrowboat_protocol.documents import PayloadReference
 from narrowboat_protocol.errors import PayloadError, Reason
@@ -74,7 +74,9 @@ class Download:
         self._frame_at: dict[int, int] = {}
         self._found_bad: Counter[int] = Counter()
         self._forgeries = 0
-        self._stream_restarted = False
+        self._decoded_bytes = 0
+        self._pieces: deque[tuple[int, bytes | memoryview]] = deque()
+        self._decoding: Iterator[tuple[Frame, bytes]] | None = None
         self._frames_wanted = False
         self.phase = Phase.HEAD
         self.fault: Fault | None = None
@@ -92,7 +94,9 @@ class Download:
         return min(self._syncs.synced << self._tree.log2_chunk_size, self._tree.length)
 
     def deadline_s(self, *, fetching: bool) -> float | None:
-        """When `pump` has something to do though nothing happens."""
+        """When `work` or `pump` has something to do though nothing happens."""
+        if self._pieces or self._decoding is not None:
+            return 0.0
         times = (self._stream.late_at_s if fetching else None, self._syncs.deadline_s)
         return min((time for time in times if time is not None), default=None)
 
@@ -140,17 +144,20 @@ class Download:
         return [*fetches, *self._syncs.due(now_s)]
 
     def block_arrived(self, block: Block, now_s: float) -> list[Action]:
+        if block.digest_prefix == self._payload.digest[:DIGEST_PREFIX_BYTES]:
+            self._pieces.extend(self._stream.arrived(block.offset, block.data, now_s))
+        return self.work(now_s)
+
+    def work(self, now_s: float) -> list[Action]:
+        """Take what has come, as much of it as one turn may decode; `deadline_s` asks for another turn for the rest."""
         actions: list[Action] = []
-        if block.digest_prefix != self._payload.digest[:DIGEST_PREFIX_BYTES]:
-            return actions
-        pieces = self._stream.arrived(block.offset, block.data, now_s)
-        for offset, data in pieces:
-            self._stream_restarted = False
+        self._decoded_bytes = 0
+        while self._pieces or self._decoding is not None:
             try:
-                self._take(offset, data, now_s, actions)
+                self._take(now_s, actions)
             except PayloadError as error:
                 actions += self._forged_or_wrong(error)
-            if self._stream_restarted:
+            if self._decoded_bytes >= self._limits.decoded_bytes_per_turn:
                 break
         return actions
 
@@ -196,26 +203,27 @@ class Download:
 
     # Bytes of the payload, in order.
 
-    def _take(self, offset: int, data: bytes | memoryview, now_s: float, actions: list[Action]) -> None:
-        """Add to `actions` what follows from a piece. Those of its good part stay, though its rest raises."""
-        if self.phase is Phase.HEAD:
-            actions += self._take_head(data)
-        elif self.phase is Phase.LEAVES and self._repair is not None:
-            actions += self._take_leaves(self._repair, data)
-        elif self.phase in (Phase.FRAMES, Phase.PATCHES) and self._frames is not None:
-            self._take_frames(self._frames, offset, data, now_s, actions)
+    def _take(self, now_s: float, actions: list[Action]) -> None:
+        """Add to `actions` what follows from the next piece. Those of its good part stay, though its rest raises."""
+        if self._decoding is None:
+            offset, data = self._pieces.popleft()
+            if self.phase is Phase.HEAD or self._frames is None:
+                actions += self._take_head(data)
+                return
+            if self.phase is Phase.LEAVES and self._repair is not None:
+                actions += self._take_leaves(self._repair, data)
+                return
+            if self.phase is Phase.PATCHES and offset in self._frame_at:
+                self._frames.start(self._frame_at[offset])
+            self._decoding = self._frames.feed(offset, data)
+        self._take_frames(self._decoding, now_s, actions)
 
     def _take_head(self, data: bytes | memoryview) -> list[Action]:
         self._buffer += data
         if len(self._buffer) < self._payload.head_size + self._layer_size:
             return []
-        head = accept_head(
-            bytes(self._buffer[: self._payload.head_size]),
-            self._payload,
-            self._image,
-            self._capabilities,
-            self._limits,
-        )
+        data = bytes(self._buffer[: self._payload.head_size])
+        head = accept_head(data, self._payload, self._image, self._capabilities, self._limits)
         layer = bytes(self._buffer[self._payload.head_size :])
         check_layer(self._tree, layer, self._limits)
         self._buffer = bytearray()
@@ -239,21 +247,21 @@ class Download:
         repair.take_leaves(leaves)
         return self._patch_when_known()
 
-    def _take_frames(
-        self, frames: FrameStream, offset: int, data: bytes | memoryview, now_s: float, actions: list[Action]
-    ) -> None:
-        if self.phase is Phase.PATCHES and offset in self._frame_at:
-            frames.start(self._frame_at[offset])
-        for frame, image in frames.feed(offset, data):
+    def _take_frames(self, decoding: Iterator[tuple[Frame, bytes]], now_s: float, actions: list[Action]) -> None:
+        for frame, image in decoding:
+            self._decoded_bytes += len(image)
             self._syncs.wrote(now_s)
             if self._repair is not None:
                 actions += [WriteChunks(self._slot, *patch) for patch in self._repair.patches(frame, image)]
-                continue
-            actions.append(self._place(frame, image))
-            if self._suspects:
+            else:
+                actions.append(self._place(frame, image))
+            if self._suspects and self._repair is None:
                 actions += self._begin_repair()
                 return
-        if self._repair is not None and self._stream.finished:
+            if self._decoded_bytes >= self._limits.decoded_bytes_per_turn:
+                return
+        self._decoding = None
+        if self._repair is not None and self._stream.finished and not self._pieces:
             self._syncs.patched = True
 
     def _place(self, frame: Frame, image: bytes) -> Action:
@@ -330,11 +338,8 @@ class Download:
         self._found_bad.update(bad)
         worst, times = max(self._found_bad.items(), key=lambda item: item[1], default=(0, 0))
         if times > self._limits.chunk_repairs_max:
-            self._give_up(
-                Blame.MEDIUM,
-                Reason.MEDIUM_FAILED,
-                f"chunk {worst} was wrong {times} times after it was synced",
-            )
+            detail = f"chunk {worst} was wrong {times} times after it was synced"
+            self._give_up(Blame.MEDIUM, Reason.MEDIUM_FAILED, detail)
             return []
         self._fetch_patches(self._repair)
         self._syncs.patched = not bad
@@ -364,8 +369,9 @@ class Download:
 
     def _restart_stream(self) -> None:
         self._stream.drop()
+        self._pieces.clear()
+        self._decoding = None
         self._frames_wanted = False
-        self._stream_restarted = True
         self._buffer = bytearray()
 
     # Failures.
@@ -373,10 +379,8 @@ class Download:
     def _forged_or_wrong(self, error: PayloadError) -> list[Action]:
         """Bytes that fail a digest may be forged: ask again. A payload that is whole and wrong is given up at once."""
         self._forgeries += 1
-        wrong = isinstance(error, WrongPayloadError) or error.reason in (
-            Reason.BAD_FRAME,
-            Reason.UNSUPPORTED_CODEC,
-        )
+        useless = (Reason.BAD_FRAME, Reason.UNSUPPORTED_CODEC)
+        wrong = isinstance(error, WrongPayloadError) or error.reason in useless
         if wrong or self._forgeries > self._limits.bad_blocks_per_source_max:
             self._give_up(Blame.PAYLOAD, error.reason, str(error))
             return []

@@ -91,6 +91,10 @@ class Fetching:
             return [*actions, *self._installed(now)]
         return [*actions, *self.pump(now)]
 
+    def work(self, now: Now) -> list[Action]:
+        """Let the download go on with what has come, and start what is due."""
+        return self.deliver(lambda download: download.work(now.monotonic_s), now)
+
     def pump(self, now: Now) -> list[Action]:
         """Let the download start what is due: syncs always, requests unless something holds them."""
         download = self._course.download

@@ -241,7 +241,7 @@ class Lifecycle:
         if attempt is None or not attempt.active:
             return []
         if course.wait is None or now.monotonic_s < course.wait.until_s:
-            return self._fetching.pump(now)
+            return self._fetching.work(now)
         reason = course.wait.hold.reason
         if reason is HoldReason.BYTE_BUDGET:
             return [*course.wait_for(reason, now.monotonic_s + _BUDGET_CHECK_S, now), *self._fetching.pump(now)]
