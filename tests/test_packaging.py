@@ -162,8 +162,8 @@ SERVER = {"paho-mqtt", "sqlalchemy", "tenacity"}
         pytest.param(
             ["protocol", "device"],
             {"narrowboat_protocol", "narrowboat_device"},
-            {"paho-mqtt"},
-            {"sqlalchemy", "tenacity", "narrowboat-bridge"},
+            {"paho-mqtt", "tenacity"},
+            {"sqlalchemy", "narrowboat-bridge"},
             ["narrowboat-device --version"],
             id="a gateway gets no server",
         ),

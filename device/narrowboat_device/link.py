@@ -11,10 +11,10 @@ Connecting is pipelined. CONNECT and SUBSCRIBE are queued before anything is sen
 3.1.4), and it saves the two round trips that waiting for CONNACK and SUBACK would take. A broker that
 refuses closes the connection, and what was sent is lost, as on any other link that breaks.
 
-Waiting before the next attempt follows full jitter with a hard floor. A connection that carried data starts
-the series anew, since links that break every few seconds are the normal case here, and so are brokers that
-say they shut down. A broker that says no, or another client that takes our session over, is not met with
-haste: then the wait is at least half a minute.
+Waiting before the next attempt follows full jitter (tenacity's `wait_random_exponential`) with a hard
+floor. A connection that carried data starts the series anew, since links that break every few seconds are
+the normal case here, and so are brokers that say they shut down. A broker that says no, or another client
+that takes our session over, is not met with haste: then the wait is at least half a minute.
 
 Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
 byte. Data blocks and documents go to the inbox by its own
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import random
 import socket
 import ssl
 import struct
@@ -42,6 +41,7 @@ from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
@@ -58,7 +58,7 @@ from .core.events import (
 )
 from .inbox import Inbox
 
-_WAIT_S_MIN, _WAIT_S_FIRST, _WAIT_S_MAX = 0.1, 0.5, 60.0
+_WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 _REFUSED_WAIT_S_MIN = 30.0
 _SERVER_SHUTTING_DOWN = 0x8B  # MQTT 5, section 3.14.2.1
 _CONNECT_TIMEOUT_S = 30.0
@@ -106,8 +106,9 @@ def tls_context(server_ca: Path, certificate: Path, key: Path) -> ssl.SSLContext
 
 def reconnect_wait_s(attempt: int, was_refused: bool) -> float:  # noqa: FBT001  # one of two values that are handed on
     """How long to wait before the next connection, after `attempt` in a row that came to nothing."""
-    longest = min(_WAIT_S_MAX, _WAIT_S_FIRST * 2 ** min(attempt - 1, 10))
-    wait = random.uniform(_WAIT_S_MIN, longest)  # noqa: S311  # nobody gains by guessing it
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    wait = _WAIT(state)
     return _REFUSED_WAIT_S_MIN + wait if was_refused else wait
 
 

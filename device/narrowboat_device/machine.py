@@ -30,6 +30,9 @@ from .boot.loader import power_on
 from .config import Config
 from .loop import read_clocks
 
+AGENT_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""What a service should set for the agent: its threads take turns anyway, and a heap for each costs a megabyte."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TERMINATE_WAIT_S = 10.0
@@ -119,6 +122,7 @@ class SimulatedMachine:
         self._agent = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **AGENT_ENVIRONMENT},
             preexec_fn=lambda: _die_with(machine),  # noqa: PLW1509  # this process has one thread
         )
         if self._switched_off.is_set():

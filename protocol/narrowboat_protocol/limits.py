@@ -45,7 +45,7 @@ class Limits:
     sojourn_shrink_s: float = 3.0
     bad_blocks_per_source_max: int = 3
 
-    decoded_bytes_per_turn: int = 512 * KIB
+    decoded_bytes_per_turn: int = 256 * KIB
     """A block may hold a thousand frames of zeros; no more than this of the image is in memory at once for it."""
 
     # Storage on the device.

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from narrowboat_bridge.pki import Authority
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from narrowboat_bridge.broker_home import Listener
+from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
+from narrowboat_bridge.server.audit import AuditEntry, verify_chain
 from narrowboat_device.config import load_config
 from narrowboat_device.provision import provision, record_release
+from narrowboat_protocol.cbor import decode
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec
@@ -27,14 +36,14 @@ from narrowboat_protocol.trust import Trust
 from tests.bridge.cli_kit import Outcome, run
 from tests.support.agent_thread import AgentThread
 from tests.support.broker import Credentials
-from tests.support.fleet import CertificateAuthority, FleetKit, MadeRelease
+from tests.support.fleet import CertificateAuthority, DeviceKit, FleetKit, MadeRelease
 from tests.support.images import small_image
 from tests.support.live_fleet import Gateway, LiveFleet
 from tests.support.processes import Child, Children, wait_for
 from tests.support.relay import RelayThread
 from tests.support.rogue import PATIENCE_S, Rogue
 
-OPERATOR = "operator"
+OPERATOR, VIEWER = "operator", "viewer"
 BASE_SEQUENCE = 3
 SLOT_BYTES = 16 * MIB
 TERMINAL = {"succeeded", "failed", "rolled_back", "rollback_failed", "rejected", "aborted"}
@@ -61,6 +70,8 @@ class Lab:
             "--enrol-port", ports.enrol, "--staff-port", ports.staff, "--bridge-port", ports.bridge,
         )  # fmt: skip
         assert made.status == 0, made.err
+        viewer = run("pki", "issue", "operator", VIEWER, "--role", "viewer", "--fleet", self.fleet.path)
+        assert viewer.status == 0, viewer.err
         self.broker: Child = self.fleet.start_broker()
         self.bridge: Child = self.fleet.start_bridge()
         self.wait_until_served()
@@ -206,6 +217,42 @@ class Lab:
         own = self.fleet.path / "bridge"
         credentials = Credentials("bridge-1", own / "tls-cert.pem", own / "tls-key.pem", own / "server-ca.pem")
         return Rogue(credentials, self.fleet.ports.bridge, self.kit.fleet_id)
+
+    def credentials(self, listener: Listener, name: str) -> Credentials:
+        """A certificate that a listener accepts, for somebody of whom this fleet knows no more than the name."""
+        pki, folder = self.fleet.path / "pki", self.folder / f"{listener}-{name}"
+        folder.mkdir()
+        authority = Authority.from_pem(
+            (pki / f"{listener}-ca.pem").read_bytes(), (pki / f"{listener}-ca-key.pem").read_bytes()
+        )
+        key = new_key()
+        (folder / "certificate.pem").write_bytes(issue_client(authority, name, key.public_key(), int(time.time())))
+        (folder / "key.pem").write_bytes(key_to_pem(key))
+        return Credentials(name, folder / "certificate.pem", folder / "key.pem", pki / "server-ca.pem")
+
+    def impostor(self, name: str) -> tuple[DeviceKit, Credentials]:
+        """Whoever holds a certificate of the device authority, and speaks for itself."""
+        credentials = self.credentials(Listener.DEVICE, name)
+        certificate = x509.load_pem_x509_certificate(credentials.certificate.read_bytes())
+        key = PrivateKey.from_pem(credentials.key.read_bytes())
+        return DeviceKit(name, key, certificate.public_bytes(Encoding.DER), self.kit.fleet_id), credentials
+
+    # What the bridge leaves behind.
+
+    def counts(self) -> dict[str, int]:
+        """What the bridge counted until now. It says so when it ends, so it is started anew."""
+        self.restart_bridge(Child.stop)
+        line = re.findall(r"stopped: (.*)", self.bridge.log.read_text())[-1]
+        self.wait_until_served()
+        return {name: int(number) for name, _, number in (word.partition("=") for word in line.split())}
+
+    def audit(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What was done, by whom, and the facts; the chain of entries holds."""
+        with closing(sqlite3.connect(self.fleet.path / "bridge" / "data" / "bridge.sqlite")) as store:
+            rows = store.execute("SELECT sequence, content, hash FROM audit ORDER BY sequence").fetchall()
+        verify_chain(self.kit.fleet_id, [AuditEntry(*row) for row in rows])
+        entries = [decode(content, max_bytes=64 * 1024) for _, content, _ in rows]
+        return [(entry[3], entry[4], entry[5]) for entry in entries if isinstance(entry, dict)]
 
 
 def noise(seed: int, size_bytes: int) -> bytes:

@@ -65,6 +65,7 @@ class AgentThread:
 
     def switch_on(self) -> None:
         self.wait_until_down()
+        self._agent = self._inbox = None
         self._off.clear()
         self._thread = Thread(target=self._live, name=f"machine {self.name}", daemon=True)
         self._thread.start()

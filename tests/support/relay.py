@@ -186,7 +186,7 @@ class Relay:
             await _put(crossing, None, arriving)
             await arriving
         except OSError:
-            pass
+            _reset(writer)  # what broke on one side breaks on the other
         finally:
             arriving.cancel()
             with suppress(OSError, asyncio.CancelledError):

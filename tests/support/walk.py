@@ -25,6 +25,7 @@ from tests.support.gateway import SMALL
 from tests.support.storm import Storm
 
 LIMITS = replace(SMALL, sync_bytes=8192)
+_LIMITS_OF_A_WALK = (LIMITS, replace(LIMITS, decoded_bytes_per_turn=8192))
 _STEPS = 160
 _CLEARING_ROUNDS = 120
 _EVENTS_A_ROUND = 2000
@@ -82,7 +83,7 @@ class Walk:
     def __init__(self, world: World, seed: int) -> None:
         self.rng = random.Random(seed)
         self.world = world
-        self.storm = Storm(world.fleet, world.releases, self.rng, LIMITS)
+        self.storm = Storm(world.fleet, world.releases, self.rng, self.rng.choice(_LIMITS_OF_A_WALK))
         self.mood = self.rng.random()
         self.events: list[tuple[int, Callable[[], object]]] = [
             (40, self.storm.work),
@@ -187,7 +188,7 @@ class Walk:
         self.storm.evil = self.rng.choice((0.0, 0.0, 0.02, 0.3))
 
     def _send_root(self) -> None:
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.5:
             self.storm.give(ev.RootArrived(self.world.next_root(minimum_sequence=6)))
 
     def _install_file(self) -> None:
