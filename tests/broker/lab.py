@@ -136,11 +136,10 @@ class Lab:
         assert pushed.status == 0, pushed.err
         return Pushed(made, file)
 
-    def start(self, pushed: Pushed, campaign: str, *devices: str) -> None:
-        for device in devices:
-            self.wait_until_known(device)
-        named = [word for device in devices for word in ("--device", device)]
-        started = self.type("campaign", "start", pushed.file, "--name", campaign, *named)
+    def start(self, pushed: Pushed, campaign: str, device: str, *options: object) -> None:
+        """Start a campaign for one device, once the bridge knows it."""
+        self.wait_until_known(device)
+        started = self.type("campaign", "start", pushed.file, "--name", campaign, "--device", device, *options)
         assert started.status == 0, started.err
 
     def abort(self, campaign: str) -> None:

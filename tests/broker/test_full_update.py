@@ -39,7 +39,7 @@ def _runs(lab: Lab, device: str, pushed: Pushed) -> bool:
     shown = lab.device(device)
     assert shown is not None
     summary = shown["summary"]
-    return summary["running_slot"] == "b" and summary["release"] == pushed.made.digest.hex()
+    return bool(summary["running_slot"] == "b" and summary["release"] == pushed.made.digest.hex())
 
 
 def test_waiting_for_a_campaign_tells_a_script_that_a_gateway_fell_back(lab: Lab) -> None:
@@ -52,7 +52,7 @@ def test_waiting_for_a_campaign_tells_a_script_that_a_gateway_fell_back(lab: Lab
         lab.wait_until_known("gw-sick")
         waited = lab.type("campaign", "start", pushed.file, "--name", "sick", "--device", "gw-sick", "--wait", "--json")
         assert waited.status == 4, waited.err
-        assert (gateway.boot.primary, gateway.boot.bootable) == ("a", {"a"})
+        assert (gateway.boot.primary, gateway.boot.bootable) == ("a", frozenset({"a"}))
         assert gateway.state is State.ROLLED_BACK
     attempt = lab.attempt("sick", "gw-sick")
     assert (attempt["state"], attempt["reason"], attempt["detail"]) == (

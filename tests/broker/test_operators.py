@@ -1,0 +1,200 @@
+"""Who may command a fleet: commands as bytes on the broker, from terminals that the broker let in.
+
+The command line makes no such commands, so these terminals sign and publish them themselves. A refusal is a signed
+reply with its reason; it changes nothing, and the audit log has it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from narrowboat_bridge.broker_home import Listener
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import CampaignStart, CampaignSummary, Command, OperatorRole, Reply, UploadBegin
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.keys import Algorithm, PrivateKey
+from narrowboat_protocol.limits import MIB
+from narrowboat_protocol.topics import Channel, operator_topic
+from tests.support.broker import Credentials
+from tests.support.fleet import OperatorKit
+from tests.support.images import small_image
+from tests.support.mqtt_client import SUCCESS, MqttClient
+
+from .lab import OPERATOR, VIEWER, Lab
+
+STRANGER = "mallory"
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """One operator's certificate, signing key and connection."""
+
+    lab: Lab
+    operator: OperatorKit
+    mqtt: MqttClient
+
+    @property
+    def topic(self) -> str:
+        return operator_topic(self.operator.name, Channel.COMMAND)
+
+    def send(self, command: bytes) -> bytes:
+        """Publish a command; return the bridge's answer as it came. Other terminals of the operator hear it too."""
+        assert self.mqtt.publish(self.topic, command) == SUCCESS
+        request_id = Command.decode(SignedDocument.decode(command).content).request_id
+        while True:
+            topic, data = self.mqtt.next_message()
+            assert topic == operator_topic(self.operator.name, Channel.REPLY)
+            if self.lab.kit.trust().open_reply(data).request_id == request_id:
+                return data
+
+    def ask(self, command: bytes) -> Reply:
+        return self.lab.kit.trust().open_reply(self.send(command))
+
+
+@pytest.fixture(scope="module")
+def terminals(lab: Lab) -> Iterator[dict[str, Terminal]]:
+    """An operator, a viewer, and one with a certificate whom the operators document does not name."""
+
+    def terminal(name: str, role: OperatorRole, key: PrivateKey, credentials: Credentials) -> Terminal:
+        mqtt = stack.enter_context(MqttClient(credentials.tls(), lab.fleet.ports.staff))
+        assert mqtt.connect() == SUCCESS
+        mqtt.subscribe(operator_topic(name, Channel.REPLY))
+        return Terminal(lab, OperatorKit(name, key, role, lab.kit.fleet_id), mqtt)
+
+    with ExitStack() as stack:
+        made = {}
+        for name, role in ((OPERATOR, OperatorRole.OPERATOR), (VIEWER, OperatorRole.VIEWER)):
+            own = lab.fleet.path / "operators" / name
+            key = PrivateKey.from_pem((own / "signing-key.pem").read_bytes())
+            files = (own / "certificate.pem", own / "key.pem", own / "server-ca.pem")
+            made[name] = terminal(name, role, key, Credentials(name, *files))
+        key = PrivateKey.generate(Algorithm.ED25519)
+        credentials = lab.credentials(Listener.STAFF, STRANGER)
+        made[STRANGER] = terminal(STRANGER, OperatorRole.OPERATOR, key, credentials)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def start(lab: Lab) -> CampaignStart:
+    """A campaign that nobody has started."""
+    pushed = lab.push(small_image(50, MIB), "5.0.0")
+    return CampaignStart(campaign="coup", release=pushed.made.digest, devices=None)
+
+
+def signed(
+    who: OperatorKit, start: CampaignStart, *, issued_s: int = 0, life_s: int = 60, name: str | None = None
+) -> bytes:
+    """A command, issued so many seconds from now."""
+    at = int(time.time()) + issued_s
+    request_id = secrets.token_bytes(16)
+    return who.command(start, request_id=request_id, operator=name, issued_at=at, expires_at=at + life_s)
+
+
+def altered(who: OperatorKit, start: CampaignStart) -> bytes:
+    """Another campaign's name under the signature of the true command."""
+    document = SignedDocument.decode(signed(who, start))
+    return replace(document, content=document.content.replace(b"coup", b"raid")).encode()
+
+
+def by_a_strangers_key(who: OperatorKit, start: CampaignStart) -> bytes:
+    return signed(replace(who, key=PrivateKey.generate(Algorithm.ED25519)), start)
+
+
+def for_another_fleet(who: OperatorKit, start: CampaignStart) -> bytes:
+    return signed(replace(who, fleet_id=bytes(32)), start)
+
+
+Make = Callable[[OperatorKit, CampaignStart], bytes]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        (STRANGER, signed, Reason.UNKNOWN_OPERATOR),
+        (VIEWER, signed, Reason.NOT_PERMITTED),
+        (OPERATOR, by_a_strangers_key, Reason.UNKNOWN_KEY),
+        (OPERATOR, for_another_fleet, Reason.BAD_SIGNATURE),
+        (OPERATOR, altered, Reason.BAD_SIGNATURE),
+        (OPERATOR, lambda who, start: signed(who, start, name=VIEWER), Reason.NOT_PERMITTED),
+        (OPERATOR, lambda who, start: signed(who, start, issued_s=-600), Reason.EXPIRED),
+        (OPERATOR, lambda who, start: signed(who, start, issued_s=600), Reason.STALE),
+        (OPERATOR, lambda who, start: signed(who, start, life_s=3600), Reason.EXPIRED),
+    ],
+    ids=[
+        "unknown operator",
+        "viewer that steers",
+        "strange key",
+        "another fleet's",
+        "altered",
+        "in another's name",
+        "expired",
+        "from the future",
+        "without an end",
+    ],
+)
+def test_a_command_that_does_not_count_starts_nothing_and_is_on_record(
+    lab: Lab, terminals: dict[str, Terminal], start: CampaignStart, name: str, make: Make, reason: Reason
+) -> None:
+    before = len(lab.audit())
+    reply = terminals[name].ask(make(terminals[name].operator, start))
+    assert (reply.reason, reply.result) == (reason, None)
+    assert lab.type("campaign", "show", start.campaign).status == 1
+    recorded = [entry for entry in lab.audit()[before:] if entry[0] == "command refused"]
+    assert [(who, facts["reason"]) for _, who, facts in recorded] == [(name, reason.value)]
+
+
+def test_a_viewer_cannot_fill_the_bridges_disk(terminals: dict[str, Terminal]) -> None:
+    viewer = terminals[VIEWER]
+    now_s = int(time.time())
+    begin = viewer.operator.command(
+        UploadBegin(digest=bytes(32), size=MIB), request_id=bytes(16), issued_at=now_s, expires_at=now_s + 60
+    )
+    assert viewer.ask(begin).reason is Reason.NOT_PERMITTED
+
+
+def test_a_captured_command_counts_once_whoever_says_it_again(
+    lab: Lab, terminals: dict[str, Terminal], start: CampaignStart
+) -> None:
+    once = start.model_copy(update={"campaign": "once", "devices": ("gw-once",)})
+    with lab.gateway("gw-once"):
+        lab.wait_until_known("gw-once")
+    owner, thief = terminals[OPERATOR], terminals[STRANGER]
+    command = signed(owner.operator, once)
+    first = owner.send(command)
+    assert lab.kit.trust().open_reply(first).reason is None
+    lab.abort("once")
+    before = len(lab.audit())
+    assert thief.ask(command).reason is Reason.UNKNOWN_OPERATOR
+    assert thief.mqtt.publish(owner.topic, command) == "Not authorized"
+    assert owner.send(command) == first, "the same bytes get the same reply, and nothing is carried out again"
+    assert [what for what, *_ in lab.audit()[before:]] == ["command refused"]
+    summary = CampaignSummary.from_cbor(lab.kit.trust().open_reply(first).result)
+    assert summary.name == "once"
+
+
+def test_a_request_id_of_another_command_is_refused(
+    lab: Lab, terminals: dict[str, Terminal], start: CampaignStart
+) -> None:
+    owner = terminals[OPERATOR]
+    with lab.gateway("gw-twice"):
+        lab.wait_until_known("gw-twice")
+    now_s, request_id = int(time.time()), secrets.token_bytes(16)
+    replies = [
+        owner.ask(
+            owner.operator.command(
+                start.model_copy(update={"campaign": name, "devices": ("gw-twice",)}),
+                request_id=request_id,
+                issued_at=now_s,
+                expires_at=now_s + 60,
+            )
+        )
+        for name in ("first", "second")
+    ]
+    assert [reply.reason for reply in replies] == [None, Reason.CONFLICT]
+    assert lab.type("campaign", "show", "second").status == 1
