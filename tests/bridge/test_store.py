@@ -50,7 +50,7 @@ def state_in(path: Path) -> Restored:
 
 def a_device(name: str = "gw-1") -> Device:
     hello = hello_document(FleetKit.create().device(name))
-    device = replace(admit(hello, key_of(name), digest(2), NOW), challenge=nonce(1), previous_nonce=nonce(2))
+    device = replace(admit(hello, key_of(name), digest(2), NOW), challenge=nonce(1))
     return heard(device, (1, 2), digest(3), NOW + 1)
 
 

@@ -42,6 +42,16 @@ def _runs(lab: Lab, device: str, pushed: Pushed) -> bool:
     return bool(summary["running_slot"] == "b" and summary["release"] == pushed.made.digest.hex())
 
 
+def test_a_campaign_that_starts_while_the_gateway_is_off_reaches_it_when_it_comes_back(lab: Lab) -> None:
+    pushed = lab.push(small_image(23, MIB), "2.3.0")
+    with lab.gateway("gw-off") as gateway:
+        lab.wait_until_known("gw-off")
+        gateway.switch_off()
+        lab.start(pushed, "off", "gw-off")
+        gateway.switch_on()
+        assert lab.wait_for_end("off", "gw-off")["state"] == "succeeded"
+
+
 def test_waiting_for_a_campaign_tells_a_script_that_a_gateway_fell_back(lab: Lab) -> None:
     pushed = lab.push(small_image(21, MIB), "2.1.0")
     sick = lab.folder / "sick.sh"

@@ -177,7 +177,7 @@ def test_an_assignment_that_no_record_could_hold_is_refused_and_the_record_stays
 def test_a_delivery_stuffed_with_envelopes_is_parked_without_them(gateway: Gateway, world: World) -> None:
     go_on_trial(gateway, world.one)
     whole = Delivery.decode(gateway.delivery(world.other))
-    stuffed = Delivery(assignment=whole.assignment, envelopes=(bytes(16_000), *whole.envelopes, bytes(16_000)))
+    stuffed = Delivery(assignment=whole.assignment, envelopes=(*[bytes(16_000)] * 3, *whole.envelopes))
     gateway.give(ev.DeliveryArrived(stuffed.encode()))
     gateway.hooks = {ac.Hook.DOWNLOAD: NOT_NOW}
     gateway.power_on()
@@ -422,8 +422,8 @@ def test_an_attempt_without_a_usable_source_keeps_saying_so(gateway: Gateway, wo
     gateway.assign(world.one, targets=(target,))
     for _ in range(3):
         gateway.pass_time(4000)
-        assert gateway.report.hold is not None
-        assert gateway.report.hold.reason is HoldReason.NO_SOURCE
+        shown = [action.hold for action in gateway.actions if isinstance(action, ac.ShowStatus)]
+        assert shown[-1] is HoldReason.NO_SOURCE
     gateway.assign(world.one)
     assert gateway.state is State.REBOOTING
 
@@ -432,13 +432,15 @@ def test_late_blocks_are_asked_for_again_in_requests_that_a_bridge_answers() -> 
     stream = ByteStream(Window(DEFAULT_LIMITS), DEFAULT_LIMITS)
     stream.want(0, 1 << 26)
     now_s, asked = 0.0, list[tuple[int, int, int]]()
-    for _ in range(3000):
+    for _ in range(500):
         now_s += 0.001
         asked += _blocks(stream, now_s)
         if asked:
             offset, length, _ = asked.pop(0)
             stream.arrived(offset, bytes(length), now_s)
-    for request in stream.requests(now_s + 1000):
+    late = stream.requests(now_s + 1000)
+    assert late
+    for request in late:
         assert sum(length for _, length in request.ranges) <= DEFAULT_LIMITS.request_bytes_max
 
 

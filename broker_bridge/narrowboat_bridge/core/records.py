@@ -31,8 +31,6 @@ class Device:
     """Pinned by the first hello."""
     hello: Hello
     """The newest hello."""
-    previous_nonce: bytes | None
-    """The nonce of the hello before, if it was another: devices accept their last two."""
     accepted_counter: int
     """The assignment that it holds, as far as we know."""
     pair: BootPair
@@ -46,10 +44,6 @@ class Device:
     alarmed_at: int
     reports_stored: int
     """How many reports were ever put into its history, which is a ring."""
-
-    @property
-    def nonces(self) -> tuple[bytes, ...]:
-        return (self.hello.nonce,) if self.previous_nonce is None else (self.hello.nonce, self.previous_nonce)
 
     @property
     def running(self) -> SlotInfo | None:

@@ -53,7 +53,6 @@ def admit(hello: Hello, key: PublicKey, digest: bytes, now_s: int) -> Device:
         name=hello.device,
         key=key,
         hello=hello,
-        previous_nonce=None,
         accepted_counter=hello.assignment_counter,
         pair=hello.pair,
         recent=((hello.pair, digest),),
@@ -74,17 +73,14 @@ def heard(device: Device, pair: BootPair, digest: bytes, now_s: int) -> Device:
 def with_hello(device: Device, hello: Hello) -> Device:
     """The device after a hello; one that came later than a newer hello describes the past and changes nothing.
 
-    The last two nonces count, which are not always those of the last two hellos: one nonce serves many of them. A
-    report that overtook the hello may have shown already that the device accepted something since.
+    A report that overtook the hello may have shown already that the device accepted something since.
     """
     if hello.pair <= device.hello.pair:
         return device
-    same_nonce = hello.nonce == device.hello.nonce
     overtaken = hello.pair < device.pair
     return replace(
         device,
         hello=hello,
-        previous_nonce=device.previous_nonce if same_nonce else device.hello.nonce,
         accepted_counter=max(hello.assignment_counter, device.accepted_counter if overtaken else 0),
     )
 

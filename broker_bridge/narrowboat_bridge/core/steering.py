@@ -4,13 +4,14 @@ The newest campaign that wants a device has it. From that campaign's attempt fol
 hold: an assignment of the release, or, if the campaign was aborted, one without targets. Then
 
     the device holds it (its hello names the counter, or a report does)     nothing
-    we issued it, and the device still accepts its nonce                    the same bytes again
+    we issued it, for the nonce of the device's newest hello                the same bytes again
     otherwise                                                               a new assignment, with the next counter
 
-A counter that we did not issue means that this bridge was restored from an older copy of its store, so the
-next one goes above what the hello says. An attempt that lost its device to a newer campaign stays lost,
-whatever becomes of the newer one: work that comes back to life when something else is aborted surprises
-people.
+A device accepts its last two nonces, but one that was started anew has only one and has forgotten those
+before, so an assignment for an older nonce is never sent again. A counter that we did not issue means that
+this bridge was restored from an older copy of its store, so the next one goes above what the hello says. An
+attempt that lost its device to a newer campaign stays lost, whatever becomes of the newer one: work that
+comes back to life when something else is aborted surprises people.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def next_step(
     if issued is not None and issued.campaign == campaign.name and bool(issued.targets) != attempt.withdrawn:
         if device.accepted_counter == issued.counter:
             return Nothing()
-        if device.accepted_counter < issued.counter and issued.nonce in device.nonces and now_s < issued.expires_at:
+        is_fresh = issued.nonce == device.hello.nonce and now_s < issued.expires_at
+        if is_fresh and device.accepted_counter < issued.counter:
             return SendAgain()
     counter = max(device.accepted_counter, issued.counter if issued else 0) + 1
     if counter >= COUNTER_END:

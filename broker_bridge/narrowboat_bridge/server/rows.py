@@ -32,7 +32,6 @@ def device_row(device: Device) -> Row:
     return {
         "name": device.name,
         "cose_key": device.key.cose_key,
-        "previous_nonce": device.previous_nonce,
         "accepted_counter": device.accepted_counter,
         "boot": device.pair[0],
         "n": device.pair[1],
@@ -50,7 +49,6 @@ def device_from(row: Row, hello: bytes) -> Device:
         name=row["name"],
         key=public_key_from_cbor(decode(row["cose_key"], max_bytes=_LIST_BYTES_MAX)),
         hello=Hello.decode(hello),
-        previous_nonce=row["previous_nonce"],
         accepted_counter=row["accepted_counter"],
         pair=(row["boot"], row["n"]),
         recent=tuple(((boot, n), digest) for boot, n, digest in _RECENT.iter_unpack(row["recent"])),

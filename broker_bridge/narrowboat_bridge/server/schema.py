@@ -30,7 +30,6 @@ devices = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("cose_key", LargeBinary, nullable=False),
-    Column("previous_nonce", LargeBinary),
     Column("accepted_counter", Integer, nullable=False),
     Column("boot", Integer, nullable=False),
     Column("n", Integer, nullable=False),

@@ -134,12 +134,12 @@ class Download:
         self._stream.link_lost()
 
     def pump(self, now_s: float, *, fetching: bool) -> list[Action]:
-        """Start syncs that are due and, if it may, ask for more bytes. Call after every event."""
+        """Start syncs that are due and, if it may and worked off what came, ask for more. Call after every event."""
         if self.fault is not None or self.phase is Phase.PROVED:
             return []
         fetches = [
             Fetch(self._source, request.channel, self._payload.digest, request.ranges, request.block_bytes)
-            for request in (self._stream.requests(now_s) if fetching else ())
+            for request in (self._stream.requests(now_s) if fetching and not self._pieces else ())
         ]
         return [*fetches, *self._syncs.due(now_s)]
 
