@@ -63,7 +63,7 @@ class Lab:
     def __init__(self, folder: Path, children: Children) -> None:
         self.folder = folder
         self.fleet = LiveFleet(folder, children)
-        self._children = children
+        self.children = children
         ports = self.fleet.ports
         made = run(
             "init", self.fleet.path, "--host", "127.0.0.1", "--operator", OPERATOR, "--device-port", ports.device,
@@ -78,12 +78,12 @@ class Lab:
 
     def restart_bridge(self, end: Callable[[Child], None]) -> None:
         end(self.bridge)
-        self._children.forget(self.bridge)
+        self.children.forget(self.bridge)
         self.bridge = self.fleet.start_bridge()
 
     def restart_broker(self, end: Callable[[Child], None]) -> None:
         end(self.broker)
-        self._children.forget(self.broker)
+        self.children.forget(self.broker)
         self.broker = self.fleet.start_broker()
 
     # What the owner has.

@@ -219,11 +219,12 @@ def good(lab: Lab) -> MadeRelease:
     ("place", "reason"),
     [
         (lambda made: 60, Reason.BAD_HEAD),
+        (lambda made: made.head_size - 1, Reason.BAD_HEAD),
         (lambda made: made.head.layer_offset, Reason.BAD_LAYER),
         (lambda made: made.head.frames_offset + 100, Reason.BAD_BLOCK),
         (lambda made: made.head.payload_length - 1, Reason.BAD_BLOCK),
     ],
-    ids=["head", "layer", "first frame", "last frame"],
+    ids=["image in the head", "index in the head", "layer", "first frame", "last frame"],
 )
 def test_bytes_that_are_altered_on_the_way_again_and_again_end_the_attempt(
     siege: Siege, unharmed: None, good: MadeRelease, place: Callable[[MadeRelease], int], reason: Reason

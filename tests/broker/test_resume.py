@@ -108,22 +108,20 @@ def shaky_noise(shaky: Lab) -> Pushed:
     return shaky.push(noise(31, IMAGE_BYTES), "3.1.0", codec=Codec.STORED)
 
 
-@pytest.mark.parametrize(
-    ("name", "restart"),
-    [
-        ("bridge-killed", lambda lab: lab.restart_bridge(Child.kill)),
-        ("broker-killed", lambda lab: lab.restart_broker(Child.kill)),
-        ("broker-stopped", lambda lab: lab.restart_broker(Child.stop)),
-    ],
-)
-def test_a_server_that_dies_in_mid_download_costs_no_byte_twice(
-    shaky: Lab, shaky_noise: Pushed, name: str, restart: Callable[[Lab], None]
-) -> None:
+RESTARTS: dict[str, Callable[[Lab], None]] = {
+    "bridge-killed": lambda lab: lab.restart_bridge(Child.kill),
+    "broker-killed": lambda lab: lab.restart_broker(Child.kill),
+    "broker-stopped": lambda lab: lab.restart_broker(Child.stop),
+}
+
+
+@pytest.mark.parametrize("name", RESTARTS)
+def test_a_server_that_dies_in_mid_download_costs_no_byte_twice(shaky: Lab, shaky_noise: Pushed, name: str) -> None:
     with RelayThread(shaky.fleet.ports.device) as relay, shaky.gateway(name, relay) as gateway:
         relay.stall_at(STALL_BYTES)
         shaky.start(shaky_noise, name, name)
         wait_for(lambda: relay.counts.down_bytes >= STALL_BYTES, PATIENCE_S, "the middle of the download")
-        restart(shaky)
+        RESTARTS[name](shaky)
         relay.stall_at(None)
         shaky.wait_until_served()
         assert shaky.wait_for_end(name, name)["state"] == "succeeded"
