@@ -471,6 +471,26 @@ def test_a_link_on_which_a_block_takes_longer_than_patience_is_not_filled_with_r
     assert sent < 2 * blocks
 
 
+def test_a_bridge_that_starts_anew_costs_one_wait_for_late_blocks_and_not_one_for_each_batch_it_lost() -> None:
+    """Answers take 1 s, and what the bridge was asked for in the last second before it died is lost."""
+    stream = ByteStream(Window(DEFAULT_LIMITS), DEFAULT_LIMITS)
+    stream.want(0, 1 << 25)
+    died_s, patience_s = 6.0, 4 * DEFAULT_LIMITS.sojourn_grow_s
+    on_the_way: list[tuple[float, int, int]] = []
+    tick, last_s = 0, 0.0
+    while not stream.finished:
+        tick += 1
+        now_s = tick / 20
+        asked = _blocks(stream, now_s)
+        on_the_way += [(now_s + 1, at, size) for at, size, _ in asked if not died_s - 1 < now_s < died_s]
+        arrived = [block for block in on_the_way if block[0] <= now_s][:8]
+        for block in arrived:
+            on_the_way.remove(block)
+            stream.arrived(block[1], bytes(block[2]), now_s)
+        last_s = now_s if arrived else last_s
+        assert now_s - last_s < 2 * patience_s, "the download stands still for batch after batch"
+
+
 HOSTILE_PAIRS: list[tuple[int, int]] = [((1 << 53) - 1, 0), (1 << 48, 5)]
 
 

@@ -27,6 +27,7 @@ _TRIES_BEFORE_ANY = 2
 class _Outstanding:
     length: int
     sent_at_s: float
+    late_at_s: float
     tries: int
 
 
@@ -72,10 +73,10 @@ class ByteStream:
 
     @property
     def late_at_s(self) -> float | None:
-        """When the oldest outstanding block becomes late."""
+        """When the first outstanding block becomes late."""
         if not self._outstanding:
             return None
-        return min(block.sent_at_s for block in self._outstanding.values()) + self._window.late_after_s
+        return min(block.late_at_s for block in self._outstanding.values())
 
     def drop(self) -> None:
         """Forget everything that was wanted; answers on their way are then ignored."""
@@ -128,8 +129,7 @@ class ByteStream:
         return ready
 
     def _find_late(self, now_s: float) -> None:
-        after_s = self._window.late_after_s
-        late = [offset for offset, block in self._outstanding.items() if now_s >= block.sent_at_s + after_s]
+        late = [offset for offset, block in self._outstanding.items() if now_s >= block.late_at_s]
         for offset in late:
             block = self._outstanding.pop(offset)
             heappush(self._again, (offset, block.length, block.tries))
@@ -146,8 +146,9 @@ class ByteStream:
             bytes_left -= blocks[-1][1]
         if not blocks:
             return None
+        late_at_s = now_s + self._window.late_after_s
         for offset, length, tries in blocks:
-            self._outstanding[offset] = _Outstanding(length, now_s, tries + 1)
+            self._outstanding[offset] = _Outstanding(length, now_s, late_at_s, tries + 1)
         channel = Channel.GET_ANY if max(tries for *_, tries in blocks) >= _TRIES_BEFORE_ANY else Channel.GET
         largest = max(length for _, length, _ in blocks)
         return Request(
@@ -166,6 +167,7 @@ class ByteStream:
         else:
             self._to_ask[0] = (stop, end)
         cuts = range(offset, stop, block_bytes)
+        late_at_s = now_s + self._window.late_after_s
         for at in cuts:
-            self._outstanding[at] = _Outstanding(min(block_bytes, stop - at), now_s, 1)
+            self._outstanding[at] = _Outstanding(min(block_bytes, stop - at), now_s, late_at_s, 1)
         return Request(((offset, stop - offset),), block_bytes, Channel.GET), len(cuts)

@@ -64,7 +64,9 @@ class Window:
 
     @property
     def late_after_s(self) -> float:
-        """A block that took this long is asked for again: so much longer than the newest that came at the first try."""
+        """How long to wait for a block that is asked for now: so much longer than the newest that came at the first try
+        took. It does not grow for those that are on their way, or lost batches would be waited for one by one.
+        """
         return self._newest_s + self._patience * _LATE_TARGETS * self._limits.sojourn_grow_s
 
     def requested(self, now_s: float) -> None:
