@@ -185,10 +185,9 @@ class Link:
         self._carried_data = False
         self._was_refused = False
         self._data_topic = device_topic(endpoint.device, Channel.DATA)
-        self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived | RootArrived]] = {
+        self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived]] = {
             device_topic(endpoint.device, Channel.ASSIGN): DeliveryArrived,
             device_topic(endpoint.device, Channel.ACK): AckArrived,
-            ROOT_TOPIC: RootArrived,
         }
         self._thread = Thread(target=self._run, name="link", daemon=True)
 
@@ -323,6 +322,8 @@ class Link:
         self._carried_data = True
         if message.topic == self._data_topic:
             self._inbox.offer_block(BlockArrived(bytes(message.payload)))
+        elif message.topic == ROOT_TOPIC:
+            self._inbox.put_from_peer(RootArrived(bytes(message.payload), retained=message.retain))
         elif (event := self._documents.get(message.topic)) is not None:
             self._inbox.put_from_peer(event(bytes(message.payload)))
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from narrowboat_device.assembly import open_gateway
+from narrowboat_device.boot.loader import power_on
+from narrowboat_device.config import load_config
+from narrowboat_device.core.events import RootArrived
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec, Head
 from tests.support.processes import Child, wait_for
@@ -127,3 +131,14 @@ def test_a_server_that_dies_in_mid_download_costs_no_byte_twice(shaky: Lab, shak
         assert shaky.wait_for_end(name, name)["state"] == "succeeded"
         assert gateway.slot("b")[:IMAGE_BYTES] == shaky_noise.made.image
         assert relay.counts.down_bytes <= len(shaky_noise.made.payload) + WASTE_BYTES
+
+
+def test_a_gateway_can_tell_a_bridge_that_starts_from_what_the_broker_kept(shaky: Lab) -> None:
+    """Else it would not say hello to a bridge that lost its store, or say it on every link."""
+    config = load_config(shaky.make_gateway("gw-listens").config)
+    power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
+    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as opened:
+        events = iter(lambda: opened.inbox.get(PATIENCE_S), None)
+        assert next(event for event in events if isinstance(event, RootArrived)).retained
+        shaky.restart_bridge(Child.stop)
+        assert not next(event for event in events if isinstance(event, RootArrived)).retained

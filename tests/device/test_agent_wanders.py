@@ -11,11 +11,12 @@ import pytest
 
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
-from narrowboat_device.core.memory import LETTERS_MAX, Attempt, Journal, Outbox, TrustRecord
+from narrowboat_device.core.memory import LETTERS_MAX
 from narrowboat_protocol.documents import Delivery, Target
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.states import HoldReason, State
+from tests.device.agent_kit import attempt, journal, letters, trust
 from tests.support.fleet import MadeRelease
 from tests.support.gateway import SMALL, Gateway
 from tests.support.walk import LIMITS, World, walk
@@ -43,24 +44,6 @@ def test_whatever_happens_in_whatever_order_nothing_unproved_boots_and_every_wal
 ) -> None:
     for seed in range(band, WALKS, BANDS):
         walk(world, seed)
-
-
-def journal(gateway: Gateway) -> Journal:
-    return Journal.decode(gateway.records[ac.Record.JOURNAL] or Journal().encode())
-
-
-def attempt(gateway: Gateway) -> Attempt:
-    found = journal(gateway).attempt
-    assert found is not None
-    return found
-
-
-def trust(gateway: Gateway) -> TrustRecord:
-    return TrustRecord.decode(gateway.records[ac.Record.TRUST] or b"")
-
-
-def letters(gateway: Gateway) -> int:
-    return len(Outbox.decode(gateway.records[ac.Record.OUTBOX] or Outbox().encode()).letters)
 
 
 def stall_in_frames(gateway: Gateway, release: MadeRelease) -> None:

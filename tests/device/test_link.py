@@ -278,7 +278,7 @@ def test_each_topic_becomes_its_event(rig: Rig) -> None:
     assert got == [
         ev.DeliveryArrived(b"delivery"),
         ev.AckArrived(b"ack"),
-        ev.RootArrived(b"root"),
+        ev.RootArrived(b"root", retained=False),
         ev.BlockArrived(b"block"),
     ]
 

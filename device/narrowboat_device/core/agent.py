@@ -107,8 +107,8 @@ class Agent:
                 self._voice.link_up = False
                 life.link_lost()
                 return []
-            case ev.RootArrived(data):
-                return self._root_arrived(data, now)
+            case ev.RootArrived(data, retained):
+                return self._root_arrived(data, retained, now)
             case ev.DeliveryArrived(data):
                 return self._delivery_arrived(data, now)
             case ev.AckArrived(data):
@@ -186,9 +186,11 @@ class Agent:
 
     # Documents.
 
-    def _root_arrived(self, data: bytes, now: Now) -> list[Action]:
+    def _root_arrived(self, data: bytes, retained: bool, now: Now) -> list[Action]:  # noqa: FBT001  # of the event
         director = self._trust.root.role(RoleName.DIRECTOR)
         if not self._trust.update_root(data):
+            if not retained:
+                self._voice.root_published(now)
             return []
         self._voice.root_version = self._trust.root.version
         changes: dict[str, object] = {"root": data}

@@ -65,6 +65,8 @@ class LinkLost:
 @dataclass(frozen=True, slots=True)
 class RootArrived:
     data: bytes
+    retained: bool = False
+    """The broker kept it for those who subscribe; else a bridge has published it now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,12 @@ class Settings:
     health_retry_s: float
     hook_retry_s: float
     hello_interval_s: float = 86_400.0
+    hello_repeat_s: float = 3600.0
+    """A link that opens so long after the last hello begins with another one, though that one was answered."""
+    root_answer_s_max: float = 60.0
+    """When a bridge publishes the root, a hello follows within this time,"""
+    hello_rest_s: float = 300.0
+    """or within this time and so much more after the last one."""
     report_interval_s: float = 10.0
     """The shortest time between two progress reports; a change of state is reported at once."""
     outbox_retry_s: float = 30.0

@@ -5,6 +5,11 @@ counts in memory, so no pair is ever used twice and pairs order everything that 
 one statement that a bridge has stored; it says nothing of earlier ones, which may have been lost. Until its own Ack has
 come, a terminal report stays in the outbox, and the hello and the newest report are sent again: when a link opens, and
 from time to time while it stands. The broker's PUBACK proves nothing.
+
+A hello that was answered is said again only when somebody may have missed it: on a new link after a while, and when a
+bridge publishes the root, which it does when it starts. That bridge may have lost its store and know nobody. As the
+whole fleet hears it at once, each device waits a random part of `root_answer_s_max` first; and as a bridge on a bad
+link does it often, longer if it has said one a moment ago.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from .memory import BOOT_NUMBER_MAX, LETTERS_MAX, Attempt, Letter, Memory
 from .settings import Settings
 
 NONCE_BYTES = 16
+_JITTER_BYTES = 2
 _DOCUMENT_FORMATS = (1,)
 Pair = tuple[int, int]
 
@@ -43,6 +49,8 @@ class Voice:
         self._hello_is_due = True
         self._newest_report: tuple[Pair, bytes] | None = None
         self._sent_s: float | None = None
+        self._hello_said_s: float | None = None
+        self._hello_planned_s: float | None = None
         self.slots: tuple[SlotInfo, ...] = ()
         self.root_version = 1
         self.link_up = False
@@ -74,17 +82,29 @@ class Voice:
         repeat = None
         if self.link_up and self._unanswered and self._sent_s is not None:
             repeat = self._sent_s + self._settings.outbox_retry_s
-        return min((time for time in (renewal, repeat) if time is not None), default=None)
+        planned = self._hello_planned_s if self.link_up else None
+        return min((time for time in (renewal, repeat, planned) if time is not None), default=None)
 
     def link_opened(self, now: Now) -> list[Action]:
         """Say what is unanswered: the hello first, since a bridge that never heard it believes nothing else."""
         self.link_up = True
+        said_s, interval_s = self._hello_said_s, self._settings.hello_repeat_s
+        self._hello_is_due = self._hello_is_due or said_s is None or now.monotonic_s >= said_s + interval_s
         return self._say_unanswered(now)
+
+    def root_published(self, now: Now) -> None:
+        """A bridge started: plan a hello, unless one is to be said anyway."""
+        if self._hello_planned_s is None:
+            part = int.from_bytes(self._random(_JITTER_BYTES), "big") / (1 << 8 * _JITTER_BYTES)
+            rested_s = (self._hello_said_s or 0.0) + self._settings.hello_rest_s
+            self._hello_planned_s = max(now.monotonic_s, rested_s) + part * self._settings.root_answer_s_max
 
     def time_reached(self, now: Now) -> list[Action]:
         if self._nonce_made_s is not None and now.monotonic_s >= self._nonce_made_s + self._settings.hello_interval_s:
             self._nonces = (self._nonces[-1], self._random(NONCE_BYTES))
             self._nonce_made_s = now.monotonic_s
+            return self.say_hello(now)
+        if self.link_up and self._hello_planned_s is not None and now.monotonic_s >= self._hello_planned_s:
             return self.say_hello(now)
         due = self._sent_s is not None and now.monotonic_s >= self._sent_s + self._settings.outbox_retry_s
         return self._say_unanswered(now) if self.link_up and due and self._unanswered else []
@@ -136,6 +156,7 @@ class Voice:
         actions: list[Action] = []
         if self._hello_is_due:
             actions += self._publish(Channel.HELLO, self._make_hello(), now)
+            self._hello_said_s = now.monotonic_s
         for letter in self._memory.outbox.letters:
             actions += self._publish(Channel.REPORT, letter.report, now)
         if self._newest_report is not None:
@@ -156,6 +177,7 @@ class Voice:
         assert self._boot is not None
         trust, attempt, settings = self._memory.trust, self._memory.journal.attempt, self._settings
         self._hello_pair = self._next_pair()
+        self._hello_planned_s = None
         hello = Hello(
             device=settings.device,
             pair=self._hello_pair,

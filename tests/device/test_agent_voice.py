@@ -1,0 +1,89 @@
+"""The agent core as given-when-then: what a gateway says, how often, and what it makes of the answers."""
+
+from __future__ import annotations
+
+from narrowboat_device.core import events as ev
+from narrowboat_protocol.states import State
+from tests.device.agent_kit import brought_to
+from tests.support.fleet import MadeRelease
+from tests.support.gateway import Gateway
+
+
+def test_a_terminal_report_is_said_until_a_bridge_has_stored_it(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    pair = gateway.report.pair
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == pair
+    gateway.pass_time(31)
+    assert [report.pair for report in gateway.reports][-2:] == [pair, pair]
+
+    gateway.acknowledge(pair)
+    said = len(gateway.reports)
+    gateway.power_cycle()
+    gateway.connect()
+    assert len(gateway.reports) == said
+
+
+def test_an_ack_for_something_else_does_not_lose_a_terminal_report(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    pair = gateway.report.pair
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == pair
+
+
+def test_no_two_documents_of_a_device_ever_share_a_pair(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.power_on()
+    gateway.connect()
+    said = {(report.pair, report.state, report.hold) for report in gateway.reports}
+    pairs = [pair for pair, *_ in said] + [hello.pair for hello in gateway.hellos]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_a_device_that_lost_its_counters_takes_up_above_what_the_bridge_has_stored(gateway: Gateway) -> None:
+    gateway.acknowledge((41, 7))
+    assert gateway.hellos[-1].pair > (41, 7)
+
+
+def test_a_bridge_that_lost_its_store_hears_of_every_device_soon_and_not_at_once(gateway: Gateway) -> None:
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    gateway.pass_time(400)
+    said = len(gateway.hellos)
+    gateway.give(ev.RootArrived(gateway.fleet.root_data))
+    assert len(gateway.hellos) == said, "the whole fleet answers in the same instant"
+    gateway.pass_time(60)
+    assert len(gateway.hellos) == said + 1
+
+
+def test_a_bridge_on_a_bad_link_does_not_make_the_fleet_say_hello_each_time(gateway: Gateway) -> None:
+    said = len(gateway.hellos)
+    for _ in range(200):
+        gateway.acknowledge(gateway.hellos[-1].pair)
+        gateway.give(ev.RootArrived(gateway.fleet.root_data))
+        gateway.pass_time(5)
+    assert 2 <= len(gateway.hellos) - said <= 1000 // 300 + 1
+
+
+def test_a_root_that_the_broker_kept_asks_for_no_hello(gateway: Gateway) -> None:
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    said = len(gateway.hellos)
+    for _ in range(3):
+        gateway.give(ev.LinkLost())
+        gateway.connect()
+        gateway.give(ev.RootArrived(gateway.fleet.root_data, retained=True))
+        gateway.pass_time(400)
+    assert len(gateway.hellos) == said
+
+
+def test_a_link_that_opens_after_hours_begins_with_a_hello(gateway: Gateway) -> None:
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    said = len(gateway.hellos)
+    gateway.give(ev.LinkLost())
+    gateway.pass_time(4000)
+    gateway.connect()
+    assert len(gateway.hellos) == said + 1
