@@ -318,10 +318,11 @@ class Link:
             self._was_refused = reason.is_failure and reason.value != _SERVER_SHUTTING_DOWN
             _log.warning("the broker ended the connection: %s", reason)
 
-    def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _message_arrived(self, client: Client, _data: object, message: MQTTMessage) -> None:
         self._carried_data = True
         if message.topic == self._data_topic:
-            self._inbox.offer_block(BlockArrived(bytes(message.payload)))
+            self._meter.read(client.socket())
+            self._inbox.offer_block(BlockArrived(bytes(message.payload), self._meter.total))
         elif message.topic == ROOT_TOPIC:
             self._inbox.put_from_peer(RootArrived(bytes(message.payload), retained=message.retain))
         elif (event := self._documents.get(message.topic)) is not None:

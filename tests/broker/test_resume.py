@@ -16,6 +16,7 @@ from narrowboat_device.config import load_config
 from narrowboat_device.core.events import RootArrived
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec, Head
+from narrowboat_protocol.states import State
 from tests.support.processes import Child, wait_for
 from tests.support.relay import RelayThread
 from tests.support.rogue import PATIENCE_S
@@ -142,3 +143,13 @@ def test_a_gateway_can_tell_a_bridge_that_starts_from_what_the_broker_kept(shaky
         assert next(event for event in events if isinstance(event, RootArrived)).retained
         shaky.restart_bridge(Child.stop)
         assert not next(event for event in events if isinstance(event, RootArrived)).retained
+
+
+def test_a_byte_budget_holds_even_a_download_that_would_be_over_in_a_moment(lab: Lab, noisy: Pushed) -> None:
+    with lab.gateway("gw-budget") as gateway:
+        lab.start(noisy, "budget", "gw-budget", "--byte-budget", MIB)
+        wait_for(
+            lambda: lab.attempt("budget", "gw-budget")["hold"] == "byte_budget", PATIENCE_S, "the budget to hold it"
+        )
+        assert gateway.state is State.DOWNLOADING
+        assert gateway.boot.trial is None

@@ -378,6 +378,19 @@ def test_bytes_beyond_the_budget_hold_the_update_and_keep_its_place(gateway: Gat
     assert gateway.state is State.REBOOTING
 
 
+def test_a_budget_that_the_last_block_exceeds_holds_the_update_before_its_reboot(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.fetching = False
+    gateway.assign(release, byte_budget=100_000)
+    gateway.fetching = True
+    gateway.wire_bytes_of_block = 50_000
+    gateway.pass_time(20)
+    assert gateway.state is State.DOWNLOADING
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_reboot_waits_for_its_window_and_happens_in_it(gateway: Gateway, release: MadeRelease) -> None:
     second = gateway.now.wall_s % 86_400
     opens = (second + 3600) % 86_400

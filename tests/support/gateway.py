@@ -90,6 +90,7 @@ class Gateway:
         self.fuse: int | None = None
         self.dark = False
         self.fetching = True
+        self.wire_bytes = self.wire_bytes_of_block = 0
         self.reading_back = True
         self.now = ev.Now(1000.0, NOW)
         self.actions: list[ac.Action] = []
@@ -286,7 +287,8 @@ class Gateway:
                 data = self.tamper(at, payload[at : at + size])
                 if data is not None:
                     block = Block(fetch.payload[:DIGEST_PREFIX_BYTES], at, data)
-                    self._queue.append(ev.BlockArrived(block.encode()))
+                    self.wire_bytes += self.wire_bytes_of_block
+                    self._queue.append(ev.BlockArrived(block.encode(), self.wire_bytes))
 
     def _read_back(self, slot: str, tree: Tree) -> ev.SlotReadBack:
         builder = TreeBuilder(self.limits)

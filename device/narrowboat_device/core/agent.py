@@ -114,12 +114,10 @@ class Agent:
             case ev.AckArrived(data):
                 ack = self._trust.open_ack(data, self._settings.device)
                 return self._voice.acknowledged(ack.pair, ack.challenge, now)
-            case ev.BlockArrived(message):
-                block = decode_block(message, self._limits)
-                return life.download_event(lambda download: download.block_arrived(block, now.monotonic_s), now)
+            case ev.BlockArrived():
+                return self._block_arrived(event, now)
             case ev.WireBytesCounted(total):
-                count, self._wire_total = total - self._wire_total, total
-                return life.wire_bytes(count, now)
+                return self._count(total, now)
             case ev.LocalReleaseOffered():
                 return self._local_release_offered(event, now)
             case ev.SlotSynced(token):
@@ -224,6 +222,22 @@ class Agent:
         )
         # What leads to no report is answered by a hello, which names the counter: else it would come again for ever.
         return [*actions, accepted, *(self._voice.say_hello(now) if not actions else ())]
+
+    # Bytes.
+
+    def _block_arrived(self, event: ev.BlockArrived, now: Now) -> list[Action]:
+        """Count what it cost, be it useful or not, before anything follows from it."""
+        counted = self._count(event.wire_bytes, now) if event.wire_bytes is not None else []
+        try:
+            block = decode_block(event.message, self._limits)
+        except PeerError as error:
+            return [*counted, *self._refused(event, error)]
+        taken = self._lifecycle.download_event(lambda download: download.block_arrived(block, now.monotonic_s), now)
+        return [*counted, *taken]
+
+    def _count(self, total: int, now: Now) -> list[Action]:
+        count, self._wire_total = total - self._wire_total, total
+        return self._lifecycle.wire_bytes(count, now)
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether an attempt for something else is past the point of no return."""

@@ -84,6 +84,8 @@ class BlockArrived:
     """A data message, from whichever source was asked."""
 
     message: bytes
+    wire_bytes: int | None = None
+    """As `WireBytesCounted`, when it came; so what brought the last block is counted before what follows from it."""
 
 
 @dataclass(frozen=True, slots=True)
