@@ -193,6 +193,7 @@ def settings_of(config: Config, certificate: bytes, slots: dict[str, SlotFile], 
         local_install_allowed=config.install.allow_local,
         health_deadline_s=config.health.deadline_s,
         health_retry_s=config.health.retry_s,
+        hook_timeout_s=config.hooks.timeout_s,
         hook_retry_s=config.hooks.retry_s,
     )
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import Journal
+from narrowboat_device.core.trial import TRIAL_STARTS_MAX
 from narrowboat_protocol.documents import Delivery
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.states import TABLE, HoldReason, State
@@ -299,6 +300,54 @@ def test_an_unhealthy_system_goes_back_after_its_deadline_and_says_why(gateway: 
     assert gateway.report.detail == "output"
     assert gateway.boot.running == "a"
     assert gateway.boot.bootable == frozenset({"a"})
+
+
+def test_a_health_check_that_hangs_does_not_keep_a_gateway_in_a_system_that_failed(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.silent.add(ac.Hook.HEALTH)
+    gateway.assign(release)
+    gateway.power_cycle()
+    assert gateway.agent.deadline is not None
+    gateway.pass_time(gateway.settings.health_deadline_s + gateway.settings.hook_timeout_s - 1)
+    assert (gateway.state, gateway.rebooting) == (State.ON_TRIAL, False)
+    gateway.pass_time(1)
+    assert gateway.rebooting
+    gateway.power_cycle()
+    gateway.connect()
+    assert (gateway.report.state, gateway.report.reason) == (State.ROLLED_BACK, Reason.HEALTH_CHECK_FAILED)
+
+
+def test_an_agent_that_dies_again_and_again_on_trial_does_not_keep_its_system(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.NOT_NOW]
+    gateway.assign(release)
+    gateway.power_cycle()
+    for _ in range(TRIAL_STARTS_MAX):
+        assert not gateway.rebooting
+        gateway.pass_time(gateway.settings.health_deadline_s - 10)
+        gateway.power_on()
+    assert gateway.rebooting
+    gateway.power_cycle()
+    assert (gateway.state, gateway.boot.running) == (State.ROLLED_BACK, "a")
+
+
+def test_a_way_back_whose_reboot_fails_is_taken_later_and_not_in_a_burst(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.FAILED]
+    gateway.assign(release)
+    gateway.power_cycle()
+    before = len(gateway.actions)
+    for _ in range(40):
+        gateway.fail_next[ac.Reboot] = Reason.BOOT_CONTROL_FAILED
+        gateway.pass_time(10)
+    tried = [action for action in gateway.actions[before:] if isinstance(action, ac.RestoreBoot)]
+    assert 2 <= len(tried) <= 400 // 30
+    gateway.fail_next.clear()
+    gateway.pass_time(30)
+    assert gateway.rebooting
 
 
 def test_a_system_that_becomes_healthy_in_time_is_committed(gateway: Gateway, release: MadeRelease) -> None:

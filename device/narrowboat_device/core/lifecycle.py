@@ -94,7 +94,8 @@ class Lifecycle:
 
     @property
     def deadline_s(self) -> float | None:
-        times = (self._course.wait.until_s if self._course.wait is not None else None, self._fetching.deadline_s)
+        waiting_s = self._course.wait.until_s if self._course.wait is not None else None
+        times = (waiting_s, self._fetching.deadline_s, self._trial.deadline_s)
         return min((time for time in times if time is not None), default=None)
 
     # Beginning, continuing, ending.
@@ -240,6 +241,8 @@ class Lifecycle:
         attempt, course = self.attempt, self._course
         if attempt is None or not attempt.active:
             return []
+        if attempt.state is State.ON_TRIAL and (overdue := self._trial.time_reached(now)):
+            return overdue
         if course.wait is None or now.monotonic_s < course.wait.until_s:
             return self._fetching.work(now)
         reason = course.wait.hold.reason

@@ -61,6 +61,8 @@ class Attempt(Document):
     detail: Text | None = key(17, None)
     path: Annotated[str, Field(min_length=1, max_length=PATH_LENGTH_MAX)] | None = key(18, None)
     """The release file of a local installation."""
+    trial_starts: int = key(19, 0, ge=0, le=255)
+    """How often an agent has started while the slot was on trial."""
 
     @property
     def active(self) -> bool:

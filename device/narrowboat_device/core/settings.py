@@ -38,6 +38,8 @@ class Settings:
     local_install_allowed: bool
     health_deadline_s: float
     health_retry_s: float
+    hook_timeout_s: float
+    """A hook answers within this time, or its runner says that it failed."""
     hook_retry_s: float
     hello_interval_s: float = 86_400.0
     hello_repeat_s: float = 3600.0

@@ -5,6 +5,10 @@ once more. On trial the new system is asked for its health until it says yes or 
 good, then raises the floor, then writes the end. The way back needs nothing but boot control: its reason is written
 down first, but a journal that cannot be written does not keep a gateway in a system that failed its trial, since the
 old one finds out by itself.
+
+Nothing that a trial waits for may keep it for ever: a health check that does not answer in its time has failed, an
+agent that is started again and again on trial has too, and a reboot that did not happen is asked for again after a
+while.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from .events import HookOutcome, Now
 from .memory import Attempt
 from .windows import next_opening_s
 
+TRIAL_STARTS_MAX = 8
+"""An agent that starts more often than this while its system is on trial is no agent to stay with."""
+_REBOOT_RETRY_S = 30.0
+
 
 class Trial:
     """What becomes of a slot that is proved."""
@@ -28,6 +36,17 @@ class Trial:
     def __init__(self, course: Course) -> None:
         self._course = course
         self._health_until_s: float | None = None
+        self._reboot_again_s: float | None = None
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When a trial is over though nobody answers, or its way back is tried again."""
+        attempt = self._course.attempt
+        if attempt is None or attempt.state is not State.ON_TRIAL:
+            return None
+        if attempt.reason is not None:
+            return self._reboot_again_s
+        return None if self._health_until_s is None else self._health_until_s + self._course.settings.hook_timeout_s
 
     def consider_reboot(self, now: Now) -> list[Action]:
         course = self._course
@@ -54,9 +73,21 @@ class Trial:
         return [RestoreBoot(course.running_slot), *course.end(state, error.reason, str(error), now)]
 
     def begin(self, now: Now) -> list[Action]:
-        course = self._course
+        course, attempt = self._course, self._course.current
+        if attempt.trial_starts >= TRIAL_STARTS_MAX:
+            return self.fail(Reason.HEALTH_CHECK_FAILED, f"the agent ended {attempt.trial_starts} times on trial", now)
         self._health_until_s = now.monotonic_s + course.settings.health_deadline_s
-        return [*course.enter(course.current, State.ON_TRIAL, now), *course.ask(Hook.HEALTH)]
+        moved = attempt.model_copy(update={"trial_starts": attempt.trial_starts + 1})
+        return [*course.enter(moved, State.ON_TRIAL, now), *course.ask(Hook.HEALTH)]
+
+    def time_reached(self, now: Now) -> list[Action]:
+        """Go back if nothing else ends the trial in time; go on going back if the reboot did not come."""
+        if self.deadline_s is None or now.monotonic_s < self.deadline_s:
+            return []
+        if self._course.current.reason is not None:
+            self._reboot_again_s = None
+            return self.go_back()
+        return self.fail(Reason.HEALTH_CHECK_FAILED, "expected the health check to answer in time, it did not", now)
 
     def health_answered(self, outcome: HookOutcome, output: str, now: Now) -> list[Action]:
         course = self._course
@@ -97,6 +128,9 @@ class Trial:
         """A slot on trial is never kept for want of something else; it is, if the way back itself is closed."""
         if isinstance(action, RestoreBoot):
             return self._course.end(State.ROLLBACK_FAILED, reason, message, now)
+        if isinstance(action, Reboot):
+            self._reboot_again_s = now.monotonic_s + _REBOOT_RETRY_S
+            return []
         if isinstance(action, Save):
             self._course.memory.note_attempt(self._unfit(reason, message))
             return self.go_back()
