@@ -62,26 +62,27 @@ class HookRunner:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def run(self, hook: Hook) -> HookFinished:
-        """Ask a hook and wait for its answer. A hook that is not configured says go on."""
+    def run(self, hook: Hook, token: int) -> HookFinished:
+        """Ask a hook and wait for its answer, which carries `token`. A hook that is not configured says go on."""
         command = self._commands.get(hook)
         if command is None:
-            return HookFinished(hook, HookOutcome.GO_ON, "")
+            return HookFinished(hook, token, HookOutcome.GO_ON, "")
         try:
             process = self._start(hook, command)
         except OSError as error:
-            return HookFinished(hook, HookOutcome.FAILED, f"expected to run {command.command[0]}: {error.strerror}")
+            text = f"expected to run {command.command[0]}: {error.strerror}"
+            return HookFinished(hook, token, HookOutcome.FAILED, text)
         tail = _Tail(process.stdout)
         try:
             status = process.wait(command.timeout_s)
         except subprocess.TimeoutExpired:
             kill_group(process)
             text = f"expected an answer within {command.timeout_s:g} s, got none"
-            return HookFinished(hook, HookOutcome.FAILED, "\n".join(filter(None, [tail.text(), text])))
+            return HookFinished(hook, token, HookOutcome.FAILED, "\n".join(filter(None, [tail.text(), text])))
         finally:
             with self._lock:
                 self._process = None
-        return HookFinished(hook, _outcome(status), tail.text())
+        return HookFinished(hook, token, _outcome(status), tail.text())
 
     def close(self) -> None:
         """Kill a hook that runs; none is started after this."""

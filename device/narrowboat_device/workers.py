@@ -59,8 +59,8 @@ class Workers:
                 )
             case ReadBackSlot(slot, tree):
                 self._queue(f"slot {slot}", action, lambda: SlotReadBack(*self._slots[slot].read_back(tree)))
-            case RunHook(hook):
-                self._queue(_HOOK_LANE, action, lambda: self._hooks.run(hook))
+            case RunHook(hook, token):
+                self._queue(_HOOK_LANE, action, lambda: self._hooks.run(hook, token))
             case Fetch():
                 self._queue(_FILE_LANE, action, lambda: self._read_blocks(action))
             case _:

@@ -454,6 +454,52 @@ def test_a_reboot_waits_for_its_window_and_happens_in_it(gateway: Gateway, relea
     assert states == [State.INSTALLED, State.REBOOTING]
 
 
+def answer(gateway: Gateway, asked: ac.RunHook, outcome: ev.HookOutcome) -> None:
+    gateway.give(ev.HookFinished(asked.hook, asked.token, outcome, "output"))
+
+
+def asked_of(gateway: Gateway, hook: ac.Hook) -> list[ac.RunHook]:
+    return [action for action in gateway.actions if isinstance(action, ac.RunHook) and action.hook is hook]
+
+
+def test_a_window_that_is_assigned_while_a_hook_thinks_holds_the_reboot(gateway: Gateway, release: MadeRelease) -> None:
+    gateway.silent.add(ac.Hook.REBOOT)
+    gateway.assign(release)
+    (asked,) = asked_of(gateway, ac.Hook.REBOOT)
+    second_of_day = gateway.now.wall_s % 86_400
+    later = ((second_of_day + 3600) % 86_400, (second_of_day + 7200) % 86_400)
+    gateway.assign(release, reboot_windows=(later,))
+    answer(gateway, asked, ev.HookOutcome.GO_ON)
+    assert (gateway.state, gateway.rebooting) == (State.INSTALLED, False)
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_hook_that_answers_after_its_window_has_closed_does_not_reboot(
+    gateway: Gateway, release: MadeRelease, linked: bool
+) -> None:
+    gateway.silent.add(ac.Hook.REBOOT)
+    second_of_day = gateway.now.wall_s % 86_400
+    gateway.assign(release, reboot_windows=((second_of_day, (second_of_day + 60) % 86_400),))
+    (asked,) = asked_of(gateway, ac.Hook.REBOOT)
+    if not linked:
+        gateway.give(ev.LinkLost())
+    gateway.pass_time(90)
+    answer(gateway, asked, ev.HookOutcome.GO_ON)
+    assert (gateway.state, gateway.rebooting) == (State.INSTALLED, False)
+
+
+def test_a_hook_that_was_asked_for_one_release_does_not_decide_on_the_next(
+    gateway: Gateway, release: MadeRelease, other: MadeRelease
+) -> None:
+    gateway.silent.add(ac.Hook.DOWNLOAD)
+    gateway.assign(release)
+    gateway.assign(other)
+    first, second = asked_of(gateway, ac.Hook.DOWNLOAD)
+    answer(gateway, first, ev.HookOutcome.FAILED)
+    answer(gateway, second, ev.HookOutcome.GO_ON)
+    assert (gateway.state, gateway.report.release) == (State.REBOOTING, other.digest)
+
+
 @pytest.mark.parametrize("hook", [ac.Hook.DOWNLOAD, ac.Hook.REBOOT])
 def test_a_hook_that_says_no_ends_the_attempt_and_one_that_says_not_now_does_not(
     gateway: Gateway, release: MadeRelease, hook: ac.Hook

@@ -25,7 +25,7 @@ def runner(script: str, timeout_s: float = LONG_S) -> HookRunner:
 
 
 def run(script: str, timeout_s: float = LONG_S) -> HookFinished:
-    return runner(script, timeout_s).run(Hook.DOWNLOAD)
+    return runner(script, timeout_s).run(Hook.DOWNLOAD, 1)
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def run(script: str, timeout_s: float = LONG_S) -> HookFinished:
     ],
 )
 def test_the_exit_status_is_the_answer(script: str, outcome: HookOutcome) -> None:
-    assert run(script) == HookFinished(Hook.DOWNLOAD, outcome, "")
+    assert run(script) == HookFinished(Hook.DOWNLOAD, 1, outcome, "")
 
 
 def test_a_hook_that_is_not_configured_lets_the_update_go_on() -> None:
-    assert runner("exit 1").run(Hook.HEALTH) == HookFinished(Hook.HEALTH, HookOutcome.GO_ON, "")
+    assert runner("exit 1").run(Hook.HEALTH, 2) == HookFinished(Hook.HEALTH, 2, HookOutcome.GO_ON, "")
 
 
 def test_a_program_that_is_not_there_has_failed(tmp_path: Path) -> None:
     missing = HookCommand((str(tmp_path / "absent"),), LONG_S)
-    finished = HookRunner({Hook.REBOOT: missing}, "a", tmp_path).run(Hook.REBOOT)
+    finished = HookRunner({Hook.REBOOT: missing}, "a", tmp_path).run(Hook.REBOOT, 1)
     assert finished.outcome is HookOutcome.FAILED
     assert "absent" in finished.output
 
@@ -93,14 +93,14 @@ def test_an_agent_that_ends_takes_its_hook_with_it(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     hooks = runner(f"echo begun >{fifo}; exec 3>{fifo}; sleep 600")
     results: list[HookFinished] = []
-    thread = Thread(target=lambda: results.append(hooks.run(Hook.DOWNLOAD)))
+    thread = Thread(target=lambda: results.append(hooks.run(Hook.DOWNLOAD, 1)))
     thread.start()
     with fifo.open() as reader:
         assert reader.readline() == "begun\n"
     hooks.close()
     thread.join(LONG_S)
     assert [finished.outcome for finished in results] == [HookOutcome.FAILED]
-    assert hooks.run(Hook.DOWNLOAD).outcome is HookOutcome.FAILED
+    assert hooks.run(Hook.DOWNLOAD, 1).outcome is HookOutcome.FAILED
 
 
 def hung_up(reader: int) -> bool:

@@ -268,8 +268,8 @@ def test_workers_answer_in_the_order_of_their_slot(rig: Rig) -> None:
 
 
 def test_a_hook_answers_as_an_event(rig: Rig) -> None:
-    core = rig.run([act.RunHook(Hook.DOWNLOAD)], [])
-    assert core.heard[1] == ev.HookFinished(Hook.DOWNLOAD, ev.HookOutcome.NOT_NOW, "")
+    core = rig.run([act.RunHook(Hook.DOWNLOAD, 7)], [])
+    assert core.heard[1] == ev.HookFinished(Hook.DOWNLOAD, 7, ev.HookOutcome.NOT_NOW, "")
 
 
 def test_a_worker_that_fails_tells_which_action(rig: Rig) -> None:

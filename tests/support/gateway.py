@@ -251,10 +251,10 @@ class Gateway:
                 self.envelopes |= {} if envelope is None else {slot: envelope}
             case ac.RunHook(hook) if hook in self.silent:
                 pass
-            case ac.RunHook(hook):
+            case ac.RunHook(hook, token):
                 answers = self.hooks.get(hook) or [ev.HookOutcome.GO_ON]
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                self._queue.append(ev.HookFinished(hook, answer, "output"))
+                self._queue.append(ev.HookFinished(hook, token, answer, "output"))
             case ac.Fetch():
                 self._answer(action)
             case ac.Reboot():

@@ -278,8 +278,8 @@ class Storm(Gateway):
                 self._queue_job(slot, lambda: ev.SlotHashed(first, self._leaves(slot, tree, first, count)))
             case ac.ReadBackSlot(slot, tree):
                 self._queue_job(slot, lambda: self._read_back(slot, tree))
-            case ac.RunHook(hook):
-                self._queue_job("hooks", lambda: self._ask(hook))
+            case ac.RunHook(hook, token):
+                self._queue_job("hooks", lambda: self._ask(hook, token))
             case ac.Fetch(source) if source.startswith("file:"):
                 for block in self._blocks(action):
                     self._queue_job("files", [block].pop)
@@ -309,12 +309,12 @@ class Storm(Gateway):
         self.unsynced[slot] = [write for write in self.unsynced[slot] if all(write is not item for item in covered)]
         return ev.SlotSynced(token)
 
-    def _ask(self, hook: ac.Hook) -> ev.Event:
+    def _ask(self, hook: ac.Hook, token: int) -> ev.Event:
         outcomes = self.hooks.get(hook, [ev.HookOutcome.GO_ON])
         outcome = self.rng.choice(outcomes)
         if hook is ac.Hook.HEALTH:
             self.health = outcome
-        return ev.HookFinished(hook, outcome, "output")
+        return ev.HookFinished(hook, token, outcome, "output")
 
     def _heal(self, slot: str, offset: int, size: int) -> None:
         shift = self.limits.log2_chunk_size

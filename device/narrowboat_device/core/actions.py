@@ -143,6 +143,7 @@ class RunHook:
     """Worker action: ask the integrator's executable; answered by `HookFinished` (go on, if there is none)."""
 
     hook: Hook
+    token: int
 
 
 @dataclass(frozen=True, slots=True)

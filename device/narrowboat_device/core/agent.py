@@ -128,8 +128,8 @@ class Agent:
                 return life.download_event(lambda download: download.read_back(layer, image_sha256), now)
             case ev.SlotCommitted(slot):
                 return life.slot_committed(slot, now)
-            case ev.HookFinished(hook, outcome, output):
-                return life.hook_finished(hook, outcome, output, now)
+            case ev.HookFinished():
+                return life.hook_finished(event, now)
             case ev.ActionFailed(action, reason, message):
                 failed = Log(f"{type(action).__name__} failed: {reason}: {message}", warning=True)
                 return [failed, *life.action_failed(action, dropped, reason, message, now)]

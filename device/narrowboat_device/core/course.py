@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from narrowboat_protocol.documents import Hold
 from narrowboat_protocol.errors import Reason
@@ -15,7 +16,7 @@ from narrowboat_protocol.suit import Image, Release
 
 from .actions import Action, Hook, RunHook
 from .download import Download
-from .events import BootStatus, Now
+from .events import BootStatus, HookFinished, Now
 from .memory import Attempt, Memory
 from .settings import Settings
 from .voice import Voice
@@ -46,8 +47,8 @@ class Course:
         self.image: Image | None = None
         self.download: Download | None = None
         self.wait: Wait | None = None
-        self.hook: Hook | None = None
-        """The hook whose answer counts."""
+        self._asked: RunHook | None = None
+        self._hook_tokens = count(1)
         self.reported_s = 0.0
 
     @property
@@ -99,7 +100,7 @@ class Course:
     def end(self, state: State, reason: Reason | None, detail: str | None, now: Now) -> list[Action]:
         """Write an end: outbox first, then the journal."""
         done, total = self.done_bytes, self.total_bytes
-        self.download, self.wait, self.hook = None, None, None
+        self.download, self.wait, self._asked = None, None, None
         ended = self.current.model_copy(
             update={"state": state, "reason": reason, "detail": detail[:DETAIL_MAX] if detail else None}
         )
@@ -107,10 +108,24 @@ class Course:
         return [kept, self.memory.save_attempt(ended), *said]
 
     def ask(self, hook: Hook) -> list[Action]:
-        self.hook = hook
-        return [RunHook(hook)]
+        """Only the answer to the newest question counts, and none once the attempt waits or has moved on."""
+        self._asked = RunHook(hook, next(self._hook_tokens))
+        return [self._asked]
+
+    def answers(self, finished: HookFinished) -> bool:
+        """Whether this is the answer that is waited for. It is not any more after this."""
+        if self._asked is None or self._asked != RunHook(finished.hook, finished.token):
+            return False
+        self._asked = None
+        return True
+
+    def ask_no_more(self) -> None:
+        """Whatever comes, and whatever was waited for, does not count any more."""
+        self._asked, self.wait = None, None
 
     def wait_for(self, reason: HoldReason, until_s: float, now: Now) -> list[Action]:
+        """Put a hold on the attempt. A hook that was asked before it is asked again after it."""
+        self._asked = None
         since = self.wait.hold.since if self.wait and self.wait.hold.reason is reason else now.wall_s
         next_check = now.wall_s + int(until_s - now.monotonic_s)
         self.wait = Wait(Hold(reason=reason, since=since, next_check=next_check), until_s)

@@ -146,6 +146,7 @@ class HookOutcome(Enum):
 @dataclass(frozen=True, slots=True)
 class HookFinished:
     hook: Hook
+    token: int
     outcome: HookOutcome
     output: str
     """The tail of what it printed, bounded."""

@@ -39,7 +39,7 @@ from .actions import (
 )
 from .course import Course, OpenRelease
 from .download import Download
-from .events import BootStatus, HookOutcome, Now
+from .events import BootStatus, HookFinished, HookOutcome, Now
 from .fetching import Fetching
 from .judge import Verdict
 from .memory import Attempt, Memory
@@ -196,18 +196,17 @@ class Lifecycle:
 
     # Events.
 
-    def hook_finished(self, hook: Hook, outcome: HookOutcome, output: str, now: Now) -> list[Action]:
+    def hook_finished(self, finished: HookFinished, now: Now) -> list[Action]:
         course = self._course
-        if self.attempt is None or hook is not course.hook:
+        if self.attempt is None or not course.answers(finished):
             return []
-        course.hook = None
-        if hook is Hook.HEALTH:
-            return self._trial.health_answered(outcome, output, now)
-        if outcome is HookOutcome.NOT_NOW:
+        if finished.hook is Hook.HEALTH:
+            return self._trial.health_answered(finished.outcome, finished.output, now)
+        if finished.outcome is HookOutcome.NOT_NOW:
             return course.wait_for(HoldReason.HOOK, now.monotonic_s + self._settings.hook_retry_s, now)
-        if outcome is HookOutcome.FAILED:
-            return course.end(State.FAILED, Reason.HOOK_FAILED, output, now)
-        return self._begin_download(now) if hook is Hook.DOWNLOAD else self._trial.reboot(now)
+        if finished.outcome is HookOutcome.FAILED:
+            return course.end(State.FAILED, Reason.HOOK_FAILED, finished.output, now)
+        return self._begin_download(now) if finished.hook is Hook.DOWNLOAD else self._trial.reboot_allowed(now)
 
     def slot_committed(self, slot: str, now: Now) -> list[Action]:
         return self._trial.committed(slot, now)

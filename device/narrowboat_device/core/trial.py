@@ -49,11 +49,19 @@ class Trial:
         return None if self._health_until_s is None else self._health_until_s + self._course.settings.hook_timeout_s
 
     def consider_reboot(self, now: Now) -> list[Action]:
+        waiting = self._wait_for_window(now)
+        return self._course.ask(Hook.REBOOT) if waiting is None else waiting
+
+    def reboot_allowed(self, now: Now) -> list[Action]:
+        """The hook said go on, which may have taken it so long that the window is over."""
+        waiting = self._wait_for_window(now)
+        return self.reboot(now) if waiting is None else waiting
+
+    def _wait_for_window(self, now: Now) -> list[Action] | None:
+        """None if a reboot is allowed now."""
         course = self._course
         opening_s = next_opening_s(course.current.reboot_windows, now.wall_s)
-        if opening_s > 0:
-            return course.wait_for(HoldReason.WINDOW, now.monotonic_s + opening_s, now)
-        return course.ask(Hook.REBOOT)
+        return course.wait_for(HoldReason.WINDOW, now.monotonic_s + opening_s, now) if opening_s > 0 else None
 
     def reboot(self, now: Now) -> list[Action]:
         """Judge root, floor and signers once more, write the boot switch, and only then call it rebooting."""
@@ -147,7 +155,7 @@ class Trial:
 
     def go_back(self) -> list[Action]:
         course = self._course
-        course.hook, course.wait = None, None
+        course.ask_no_more()
         old = next(slot.name for slot in course.settings.slots if slot.name != course.current.slot)
         return [RestoreBoot(old), Reboot()]
 
