@@ -116,7 +116,7 @@ TABLE: dict[State, StateRule] = {
         "",
         abortable=False,
         on_start=OnStart.REST,
-        durable="the running slot is as it was; the inactive one is unbootable",
+        durable="the running slot is as it was; nothing boots the release",
     ),
     State.ROLLED_BACK: _rule(
         "", abortable=False, on_start=OnStart.REST, durable="the old slot runs and is the only one that boots"
@@ -127,7 +127,12 @@ TABLE: dict[State, StateRule] = {
         on_start=OnStart.REST,
         durable="the new slot runs uncommitted and the way back could not be armed",
     ),
-    State.REJECTED: _rule("", abortable=False, on_start=OnStart.REST, durable="nothing of the release is kept"),
+    State.REJECTED: _rule(
+        "",
+        abortable=False,
+        on_start=OnStart.REST,
+        durable="the running slot is as it was; nothing boots the release",
+    ),
     State.ABORTED: _rule(
         "",
         abortable=False,

@@ -11,6 +11,7 @@ import pytest
 
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
+from narrowboat_device.core.judge import REBOOTS_MAX
 from narrowboat_device.core.memory import LETTERS_MAX
 from narrowboat_protocol.documents import Delivery, Target
 from narrowboat_protocol.errors import Reason
@@ -286,10 +287,48 @@ def test_a_boot_loader_that_never_tries_the_new_slot_ends_the_attempt_and_the_ar
     gateway: Gateway, world: World
 ) -> None:
     gateway.assign(world.one)
-    for _ in range(3):
+    for number in range(2, 2 + REBOOTS_MAX):
+        assert gateway.boot.trial == "b"
+        gateway.boot = replace(gateway.boot, boot_id=number.to_bytes(16, "big"))
         gateway.power_on()
-    assert (gateway.state, gateway.boot.trial) == (State.ROLLED_BACK, None)
+    assert (gateway.state, gateway.boot.trial) == (State.FAILED, None)
+    assert attempt(gateway).reason is Reason.BOOT_CONTROL_FAILED
     assert gateway.boot.bootable == frozenset({"a"})
+
+
+def test_an_agent_that_starts_often_before_the_reboot_comes_is_no_failed_boot(gateway: Gateway, world: World) -> None:
+    gateway.assign(world.one)
+    for _ in range(10):
+        gateway.power_on()
+    assert (gateway.state, gateway.boot.trial) == (State.REBOOTING, "b")
+    gateway.power_cycle()
+    assert gateway.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff"])
+def test_a_journal_that_is_lost_on_trial_does_not_strand_the_gateway(
+    gateway: Gateway, world: World, damage: bytes | None
+) -> None:
+    go_on_trial(gateway, world.one)
+    gateway.records[ac.Record.JOURNAL] = damage
+    gateway.power_on()
+    assert gateway.rebooting
+    gateway.power_cycle()
+    assert (gateway.boot.running, gateway.boot.trial, gateway.state) == ("a", None, None)
+    gateway.connect()
+    gateway.assign(world.one)
+    assert gateway.state is State.REBOOTING
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff"])
+def test_a_journal_that_is_lost_in_mid_download_does_not_make_the_campaign_wait_for_ever(
+    gateway: Gateway, world: World, damage: bytes | None
+) -> None:
+    stall_in_frames(gateway, world.one)
+    gateway.records[ac.Record.JOURNAL] = damage
+    gateway.power_on()
+    gateway.connect()
+    assert gateway.hellos[-1].assignment_counter < gateway.counter
 
 
 def test_a_trial_does_not_raise_the_floor_before_its_commit(gateway: Gateway, world: World) -> None:

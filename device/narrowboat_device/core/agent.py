@@ -144,9 +144,14 @@ class Agent:
         lost = self._recall(event.records)
         self._inventory.begin(event.envelopes)
         trust, attempt = self._memory.trust, self._lifecycle.attempt
+        if read_record(Journal, event.records[Record.JOURNAL]) is None:
+            # What the newest assignment asked for is not known any more: it must not be taken for done.
+            counter = max(trust.assignment_counter - 1, 0)
+            trust = trust.model_copy(update={"assignment": None, "assignment_counter": counter})
         # The other records may know of more than this one: it is saved last, and may have failed to be.
         used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
         raised = self._memory.save_trust(
+            assignment=trust.assignment,
             boot_number=used + 1,
             assignment_counter=max(trust.assignment_counter, attempt.attempt if attempt is not None else 0),
             floor=max(trust.floor, self._committed_sequence(event.boot)),
@@ -191,6 +196,7 @@ class Agent:
                 self._voice.root_published(now)
             return []
         self._voice.root_version = self._trust.root.version
+        self._voice.slots = self._inventory.slot_infos()
         changes: dict[str, object] = {"root": data}
         if self._trust.root.role(RoleName.DIRECTOR).kids != director.kids:
             # Another director counts anew, and what the one before said of the time binds nobody.

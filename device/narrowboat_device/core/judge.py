@@ -14,7 +14,7 @@ from .events import BootStatus
 from .memory import Attempt
 
 REBOOTS_MAX = 3
-"""So often an armed reboot that did not happen, or did not choose the trial, is asked for again."""
+"""In so many boots the boot loader may leave an armed slot untried. A restart of the agent is no boot."""
 
 
 class Verdict(Enum):
@@ -32,6 +32,10 @@ class Verdict(Enum):
     """The new slot runs and was committed; only the rest of the commit is missing."""
     ROLLED_BACK = auto()
     """The old slot runs again after a trial."""
+    NEVER_BOOTED = auto()
+    """The boot switch was written, and no boot loader acted on it."""
+    FORGOTTEN = auto()
+    """A slot is on trial, and no attempt is known that could commit it: the journal was lost."""
     STRANDED = auto()
     """The slot that was being written runs now: somebody switched slots. It is left as it is."""
 
@@ -39,7 +43,10 @@ class Verdict(Enum):
 def judge_start(attempt: Attempt | None, boot: BootStatus) -> Verdict:
     """What an agent that starts now does with the attempt in its journal."""
     if attempt is None or TABLE[attempt.state].on_start is OnStart.REST:
-        return Verdict.REST
+        # Where the way back could not be armed, that was said, and a person decides.
+        on_trial = boot.trial == boot.running != boot.primary
+        decided = attempt is not None and attempt.state is State.ROLLBACK_FAILED
+        return Verdict.FORGOTTEN if on_trial and not decided else Verdict.REST
     if boot.running == attempt.slot:
         return _in_new_slot(attempt, boot)
     return _in_old_slot(attempt, boot)
@@ -61,7 +68,10 @@ def _in_old_slot(attempt: Attempt, boot: BootStatus) -> Verdict:
     if attempt.state is State.INSTALLED and armed:
         return Verdict.REBOOT_AGAIN
     if attempt.state is State.REBOOTING:
-        return Verdict.REBOOT_AGAIN if armed and attempt.reboots < REBOOTS_MAX else Verdict.ROLLED_BACK
+        same_boot = attempt.boot_id == boot.boot_id
+        if armed and (same_boot or attempt.reboots < REBOOTS_MAX):
+            return Verdict.REBOOT_AGAIN
+        return Verdict.NEVER_BOOTED if armed or same_boot else Verdict.ROLLED_BACK
     if attempt.state is State.ON_TRIAL:
         return Verdict.ROLLED_BACK
     return Verdict.RESUME

@@ -111,6 +111,10 @@ class Lifecycle:
             case Verdict.STRANDED:
                 detail = "the slot being written was booted"
                 return self._course.end(State.FAILED, Reason.UNKNOWN_STATE_ON_BOOT, detail, now)
+            case Verdict.NEVER_BOOTED:
+                return self._trial.never_booted(now)
+            case Verdict.FORGOTTEN:
+                return [RestoreBoot(boot.primary), Reboot()]
             case Verdict.GO_BACK:
                 return [*self._course.report(now), *self._trial.go_back()]
             case Verdict.COMMITTED:

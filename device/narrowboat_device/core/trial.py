@@ -71,8 +71,16 @@ class Trial:
             course.image_of(attempt)
         except NarrowboatError as error:
             return self.disarm(error, now)
-        moved = attempt.model_copy(update={"boot_id": course.boot.boot_id, "reboots": attempt.reboots + 1})
+        reboots = attempt.reboots + (attempt.boot_id != course.boot.boot_id)
+        moved = attempt.model_copy(update={"boot_id": course.boot.boot_id, "reboots": reboots})
         return [ArmTrial(attempt.slot), *course.enter(moved, State.REBOOTING, now), Reboot()]
+
+    def never_booted(self, now: Now) -> list[Action]:
+        """The switch is written, and yet nothing tried the slot: that is a fault of boot control, not of the slot."""
+        course = self._course
+        detail = "the boot loader did not try the slot that was armed"
+        ended = course.end(State.FAILED, Reason.BOOT_CONTROL_FAILED, detail, now)
+        return [RestoreBoot(course.running_slot), *ended]
 
     def disarm(self, error: NarrowboatError, now: Now) -> list[Action]:
         """The release is not believed any more: nothing may boot it, though the switch may be written already."""
