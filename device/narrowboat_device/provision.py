@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
-from narrowboat_protocol.trust import Trust
+from narrowboat_protocol.trust import Floor, Trust
 
 from .assembly import hardware_of, read_root
 from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
@@ -95,7 +95,7 @@ def record_release(config: Config, limits: Limits, path: Path) -> str:
     trust = Trust(read_root(config, limits), limits=limits)
     with ReleaseFile(path, limits) as file:
         envelope = file.envelope
-    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), floor=0)
+    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), Floor(0, 0))
     state = read_state(config.boot.state_file)
     if state is None:
         raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")

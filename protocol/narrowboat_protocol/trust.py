@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from .cose import SignedDocument, document_aad, fleet_id_of, verify_signatures
@@ -46,8 +47,17 @@ class Freshness:
     """The highest assignment counter accepted so far."""
     accepted: bytes | None
     """The assignment that carried it, as it came; the same bytes are accepted again."""
-    time_floor: int
-    """A time that has certainly passed, in seconds since 1970."""
+    certain_s: int
+    """A time that has certainly passed, in seconds since 1970: not by anybody's word, so that no clock that was wrong
+    once locks a device out. The nonce bounds the age of an assignment; this catches what expired before there was one.
+    """
+
+
+class Floor(NamedTuple):
+    """The lowest release that may be installed, in the order of epochs first: a new epoch begins a new count."""
+
+    epoch: int
+    sequence: int
 
 
 class Trust:
@@ -133,7 +143,7 @@ class Trust:
                 )
         return release
 
-    def judge_release(self, release: Release, component: str, hardware: Hardware, floor: int) -> Image:
+    def judge_release(self, release: Release, component: str, hardware: Hardware, floor: Floor) -> Image:
         """The image of a believed release that may be installed as `component` on this hardware at this floor, or
         `TrustError`.
         """
@@ -142,12 +152,16 @@ class Trust:
             raise TrustError(Reason.MISSING_RELEASE, f"the release has no image for component {component}")
         if image.vendor_id != hardware.vendor_id or hardware.class_id not in image.class_ids:
             raise TrustError(Reason.WRONG_CLASS, "the release is made for other hardware than this device")
-        if release.sequence < floor:
-            raise TrustError(Reason.BELOW_FLOOR, f"expected sequence {floor} or more, got {release.sequence}")
+        if (image.epoch, release.sequence) < floor:
+            raise TrustError(
+                Reason.BELOW_FLOOR,
+                f"expected epoch {floor.epoch}, sequence {floor.sequence} or more, "
+                f"got epoch {image.epoch}, sequence {release.sequence}",
+            )
         return image
 
     def open_assignment(self, data: bytes, device: str, freshness: Freshness) -> Assignment:
-        """Believe an assignment to `device`: director key, counter, nonce, expiry against the time floor, addressee."""
+        """Believe an assignment to `device`: director key, counter, nonce, expiry, addressee."""
         assignment = self._open(Assignment, data, RoleName.DIRECTOR)
         if data != freshness.accepted:
             if assignment.counter <= freshness.counter:
@@ -157,7 +171,7 @@ class Trust:
                 )
             if assignment.nonce not in freshness.nonces:
                 raise TrustError(Reason.STALE, "the assignment answers none of the last two hellos")
-            if assignment.expires_at < freshness.time_floor:
+            if assignment.expires_at < freshness.certain_s:
                 raise TrustError(Reason.EXPIRED, "the assignment expired before a time that has certainly passed")
         if assignment.device != device:
             raise TrustError(Reason.WRONG_DEVICE, "the assignment is for another device")

@@ -15,7 +15,6 @@ from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import Journal
 from narrowboat_device.core.trial import TRIAL_STARTS_MAX
-from narrowboat_protocol.documents import Delivery
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.states import TABLE, HoldReason, State
 from tests.device.agent_kit import ABORTABLE, ACTIVE, IMAGE, OTHER_IMAGE, brought_to, let_go, sha256
@@ -183,95 +182,6 @@ def test_a_power_cut_in_any_state_ends_in_the_new_release_committed(
 
     assert gateway.state is State.SUCCEEDED
     assert sha256_of_slot(gateway, "b", len(IMAGE)) == release.image_sha256
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda fleet: fleet.make_release(IMAGE, classes=("another-board",)), Reason.WRONG_CLASS),
-        (lambda fleet: fleet.make_release(IMAGE, epoch=7), Reason.WRONG_EPOCH),
-        (lambda fleet: fleet.make_release(bytes(70_000)), Reason.IMAGE_TOO_LARGE),
-        (lambda fleet: FleetKit.create(limits=SMALL).make_release(IMAGE), Reason.UNKNOWN_KEY),
-        (lambda fleet: fleet.make_release(IMAGE, component="modem"), Reason.NOT_PERMITTED),
-    ],
-    ids=["wrong class", "wrong epoch", "larger than the slot", "unknown signer", "unknown component"],
-)
-def test_a_release_that_must_not_run_here_is_rejected_before_the_first_byte(
-    gateway: Gateway, make: Callable[[FleetKit], MadeRelease], reason: Reason
-) -> None:
-    refused = make(gateway.fleet)
-    gateway.assign(refused)
-    assert (gateway.state, gateway.report.reason) == (State.REJECTED, reason)
-    assert gateway.fetched() == []
-    assert gateway.did(ac.MarkUnbootable) == []
-
-
-def test_a_release_below_the_committed_one_is_rejected_and_an_equal_one_is_not(
-    gateway: Gateway, release: MadeRelease
-) -> None:
-    gateway.assign(release)
-    gateway.power_cycle()
-    gateway.connect()
-    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=4))
-    assert (gateway.state, gateway.report.reason) == (State.REJECTED, Reason.BELOW_FLOOR)
-    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=5))
-    assert gateway.state is State.REBOOTING
-
-
-def test_a_lost_data_partition_does_not_lower_the_floor(gateway: Gateway, release: MadeRelease) -> None:
-    gateway.assign(release)
-    gateway.power_cycle()
-    gateway.records = dict.fromkeys(ac.Record)
-    gateway.power_cycle()
-    gateway.connect()
-    gateway.assign(gateway.fleet.make_release(OTHER_IMAGE, sequence=4))
-    assert gateway.report.reason is Reason.BELOW_FLOOR
-
-
-def test_a_missing_envelope_is_rejected_by_its_own_reason(gateway: Gateway, release: MadeRelease) -> None:
-    whole = Delivery.decode(gateway.delivery(release))
-    gateway.give(ev.DeliveryArrived(Delivery(assignment=whole.assignment).encode()))
-    assert gateway.report.reason is Reason.MISSING_RELEASE
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"counter": 0}, Reason.STALE),
-        ({"nonce": b"\xff" * 16}, Reason.STALE),
-        ({"expires_at": 1}, Reason.EXPIRED),
-        ({"device": "gw-2"}, Reason.WRONG_DEVICE),
-        ({"root_version": 2}, Reason.STALE),
-    ],
-)
-def test_an_assignment_that_is_not_fresh_or_not_for_this_device_changes_nothing(
-    gateway: Gateway, release: MadeRelease, changes: dict[str, object], reason: Reason
-) -> None:
-    device = changes.pop("device", gateway.device.name)
-    signed = gateway.fleet.assignment(
-        str(device),
-        release,
-        **{"counter": 9, "nonce": gateway.nonce} | changes,  # type: ignore[arg-type]
-    )
-    gateway.give(ev.DeliveryArrived(Delivery(assignment=signed, envelopes=(release.envelope,)).encode()))
-    assert gateway.state is None
-    assert gateway.agent.refusals[reason] == 1
-
-
-def test_an_assignment_signed_by_another_role_changes_nothing(gateway: Gateway, release: MadeRelease) -> None:
-    gateway.assign(release, signer=gateway.fleet.bridge)
-    assert gateway.state is None
-    assert gateway.agent.refusals[Reason.UNKNOWN_KEY] == 1
-
-
-def test_the_same_assignment_again_is_not_a_second_attempt(gateway: Gateway, release: MadeRelease) -> None:
-    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW]
-    delivery = gateway.delivery(release)
-    gateway.give(ev.DeliveryArrived(delivery))
-    reports = len(gateway.reports)
-    gateway.give(ev.DeliveryArrived(delivery))
-    assert len(gateway.reports) == reports
-    assert gateway.agent.refusals == {}
 
 
 def test_a_trial_that_never_reaches_the_agent_is_reported_as_rolled_back(
@@ -522,14 +432,6 @@ def test_a_release_file_is_installed_without_any_server(gateway: Gateway, releas
     assert gateway.state is State.SUCCEEDED
     gateway.connect()
     assert (gateway.report.state, gateway.report.attempt) == (State.SUCCEEDED, 0)
-
-
-def test_a_release_file_of_strangers_is_refused(gateway: Gateway) -> None:
-    stranger = FleetKit.create(limits=SMALL).make_release(IMAGE)
-    head = stranger.payload[: stranger.head_size]
-    gateway.give(ev.LocalReleaseOffered("/media/usb/r.nbr", stranger.envelope, len(stranger.payload), head))
-    assert gateway.state is None
-    assert gateway.agent.refusals[Reason.UNKNOWN_KEY] == 1
 
 
 ARRIVALS: list[Callable[[bytes], ev.Event]] = [

@@ -17,6 +17,7 @@ from narrowboat_protocol.documents import Delivery, Target
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.states import HoldReason, State
+from narrowboat_protocol.trust import Floor
 from tests.device.agent_kit import attempt, journal, letters, trust
 from tests.support.fleet import MadeRelease
 from tests.support.gateway import SMALL, Gateway
@@ -168,7 +169,7 @@ def test_a_delivery_stuffed_with_envelopes_is_parked_without_them(gateway: Gatew
 def test_a_director_that_a_new_root_brings_counts_anew(gateway: Gateway, world: World) -> None:
     gateway.assign(world.foreign, counter=1000)
     director = PrivateKey.generate(Algorithm.ED25519)
-    gateway.give(ev.RootArrived(world.next_root(director=director)))
+    gateway.give(ev.RootArrived(world.fleet.next_root(director=director)))
     gateway.assign(world.one, counter=1, signer=director)
     assert gateway.rebooting
 
@@ -276,7 +277,7 @@ def test_a_release_that_a_new_root_refuses_is_disarmed_though_its_reboot_was_ask
 ) -> None:
     gateway.assign(world.one)
     gateway.linger()
-    gateway.give(ev.RootArrived(world.next_root(minimum_sequence=6)))
+    gateway.give(ev.RootArrived(world.fleet.next_root(minimum_sequence=6)))
     gateway.power_on()
     assert (gateway.state, gateway.boot.trial) == (State.FAILED, None)
     gateway.power_cycle()
@@ -333,7 +334,7 @@ def test_a_journal_that_is_lost_in_mid_download_does_not_make_the_campaign_wait_
 
 def test_a_trial_does_not_raise_the_floor_before_its_commit(gateway: Gateway, world: World) -> None:
     go_on_trial(gateway, world.one)
-    assert trust(gateway).floor == 0
+    assert trust(gateway).floor == Floor(0, 0)
     gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.FAILED]
     gateway.pass_time(61)
     gateway.power_cycle()

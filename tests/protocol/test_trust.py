@@ -8,7 +8,7 @@ from narrowboat_protocol.documents import Ack, ComponentRule, Role, RoleName, Ro
 from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.suit import class_id
-from narrowboat_protocol.trust import Freshness, Hardware, Trust, root_version_of
+from narrowboat_protocol.trust import Floor, Freshness, Hardware, Trust, root_version_of
 from tests.support.fleet import CLASS_NAME, COMPONENT, HARDWARE, NOW, VENDOR, FleetKit
 
 
@@ -120,12 +120,13 @@ def test_a_release_is_judged_for_this_hardware_and_this_floor(fleet: FleetKit) -
     release = trust.open_release(fleet.make_release(b"i", sequence=5, classes=(CLASS_NAME, "gateway-b")).envelope)
     other_class = Hardware(VENDOR, class_id(VENDOR, "gateway-c"))
     other_vendor = Hardware(class_id(VENDOR, "x"), HARDWARE.class_id)
-    assert trust.judge_release(release, COMPONENT, HARDWARE, 5).version == "1.0.0"
+    assert trust.judge_release(release, COMPONENT, HARDWARE, Floor(0, 5)).version == "1.0.0"
     refusals = [
-        (COMPONENT, other_class, 5, Reason.WRONG_CLASS),
-        (COMPONENT, other_vendor, 5, Reason.WRONG_CLASS),
-        ("modem", HARDWARE, 5, Reason.MISSING_RELEASE),
-        (COMPONENT, HARDWARE, 6, Reason.BELOW_FLOOR),
+        (COMPONENT, other_class, Floor(0, 5), Reason.WRONG_CLASS),
+        (COMPONENT, other_vendor, Floor(0, 5), Reason.WRONG_CLASS),
+        ("modem", HARDWARE, Floor(0, 5), Reason.MISSING_RELEASE),
+        (COMPONENT, HARDWARE, Floor(0, 6), Reason.BELOW_FLOOR),
+        (COMPONENT, HARDWARE, Floor(1, 0), Reason.BELOW_FLOOR),
     ]
     for component, hardware, floor, reason in refusals:
         with pytest.raises(TrustError) as caught:

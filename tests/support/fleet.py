@@ -249,6 +249,21 @@ class FleetKit:
     def root(self) -> Root:
         return self.trust().root
 
+    def next_root(self, *, epoch: int = 0, minimum_sequence: int = 0, director: PrivateKey | None = None) -> bytes:
+        """Version 2 of the root, signed: with another epoch, minimum or director."""
+        root = self.root
+        limits = {"epoch": epoch, "minimum_sequence": minimum_sequence}
+        changes: dict[str, object] = {
+            "version": root.version + 1,
+            "components": tuple(rule.model_copy(update=limits) for rule in root.components),
+        }
+        if director is not None:
+            role = root.role(RoleName.DIRECTOR).model_copy(update={"kids": (director.public.kid,)})
+            changes["roles"] = tuple(role if other.name is role.name else other for other in root.roles)
+            former, latter = self.director.public.to_cbor(), director.public.to_cbor()
+            changes["keys"] = tuple(latter if key == former else key for key in root.keys)
+        return sign_model(root.model_copy(update=changes), self.fleet_id, self.root_signers)
+
     def make_release(
         self,
         image: bytes,

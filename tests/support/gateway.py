@@ -67,6 +67,7 @@ class Gateway:
                 hardware=HARDWARE,
                 slots=(SlotSettings("a", slot_bytes), SlotSettings("b", slot_bytes)),
                 certificate=self.device.certificate,
+                certificate_ends_s=NOW + 365 * 86_400,
                 first_root=fleet.root_data,
                 agent_version="0.1.0",
                 built_at_s=NOW - 1000,

@@ -31,7 +31,7 @@ from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import Release
 from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block, split_range
-from narrowboat_protocol.trust import Trust
+from narrowboat_protocol.trust import Floor, Trust
 from tests.support.fleet import FleetKit, MadeRelease
 from tests.support.gateway import Gateway
 
@@ -107,7 +107,7 @@ class Storm(Gateway):
         self.unsynced: dict[str, list[_Write]] = {"a": [], "b": []}
         self.rotten: set[tuple[str, int]] = set()
         self.health: ev.HookOutcome | None = None
-        self.floor = 0
+        self.floor = Floor(0, 0)
         super().__init__(fleet, slot_bytes=32 * 1024, limits=limits)
 
     # Weather.
@@ -222,7 +222,7 @@ class Storm(Gateway):
     def _check_floor(self, release: MadeRelease) -> None:
         """A success has raised the floor, unless a new root refuses the release meanwhile."""
         with suppress(NarrowboatError):
-            assert self.floor >= self._trusted(release).sequence, "a success did not raise the floor"
+            assert self.floor >= self._floor_of(release), "a success did not raise the floor"
 
     def _check_counted(self, attempt: Attempt) -> None:
         release, shift = self.releases[attempt.release], self.limits.log2_chunk_size
@@ -251,7 +251,11 @@ class Storm(Gateway):
         assert release is not None, "a trial of a slot that nothing was written to"
         assert attempt is not None
         assert release.digest == attempt.release, "a trial of another release than the one judged"
-        assert self._trusted(release).sequence >= self.floor, "a trial of a release below the floor"
+        assert self._floor_of(release) >= self.floor, "a trial of a release below the floor"
+
+    def _floor_of(self, release: MadeRelease) -> Floor:
+        trusted = self._trusted(release)
+        return Floor(trusted.images[0].epoch, trusted.sequence)
 
     def _trusted(self, release: MadeRelease) -> Release:
         """Believe it under the root that is on the disk, or raise."""

@@ -16,10 +16,7 @@ from dataclasses import replace
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import Journal, Outbox
-from narrowboat_protocol.cose import SignedDocument
-from narrowboat_protocol.documents import RoleName, Root, sign_model
 from narrowboat_protocol.errors import Reason
-from narrowboat_protocol.keys import PrivateKey
 from tests.support.fleet import FleetKit, MadeRelease
 from tests.support.gateway import SMALL
 from tests.support.storm import Storm
@@ -63,18 +60,6 @@ class World:
     @property
     def releases(self) -> list[MadeRelease]:
         return [self.one, self.other, self.newest, self.oldest, self.foreign]
-
-    def next_root(self, *, minimum_sequence: int = 0, director: PrivateKey | None = None) -> bytes:
-        """Version 2 of the root, with another minimum or another director."""
-        root = Root.decode(SignedDocument.decode(self.fleet.root_data).content)
-        rules = tuple(rule.model_copy(update={"minimum_sequence": minimum_sequence}) for rule in root.components)
-        changes: dict[str, object] = {"version": 2, "components": rules}
-        if director is not None:
-            role = root.role(RoleName.DIRECTOR).model_copy(update={"kids": (director.public.kid,)})
-            changes["roles"] = tuple(role if other.name is role.name else other for other in root.roles)
-            former, latter = self.fleet.director.public.to_cbor(), director.public.to_cbor()
-            changes["keys"] = tuple(latter if key == former else key for key in root.keys)
-        return sign_model(root.model_copy(update=changes), self.fleet.fleet_id, self.fleet.root_signers)
 
 
 class Walk:
@@ -189,7 +174,7 @@ class Walk:
 
     def _send_root(self) -> None:
         if self.rng.random() < 0.5:
-            self.storm.give(ev.RootArrived(self.world.next_root(minimum_sequence=6)))
+            self.storm.give(ev.RootArrived(self.world.fleet.next_root(minimum_sequence=6)))
 
     def _install_file(self) -> None:
         release = self.rng.choice(self.world.releases)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import assert_never
 
 from narrowboat_protocol.documents import Assignment, Delivery, RoleName, Target
@@ -20,7 +21,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import Image, Release
 from narrowboat_protocol.transfer import decode_block
-from narrowboat_protocol.trust import Freshness, Trust
+from narrowboat_protocol.trust import Floor, Freshness, Trust
 
 from . import events as ev
 from . import offers
@@ -60,7 +61,7 @@ class Agent:
         self._memory = Memory(Journal(), fresh, Outbox())
         self._voice = Voice(settings, signer, random, self._memory)
         self._lifecycle = Lifecycle(settings, self._memory, self._voice, self._open_release, limits)
-        self._inventory = Inventory(settings, self._believe)
+        self._inventory = Inventory(settings, limits)
         self._arrears = Arrears(self._memory)
         self._wire_total = 0
         self._shown: ShowStatus | None = None
@@ -150,11 +151,13 @@ class Agent:
             trust = trust.model_copy(update={"assignment": None, "assignment_counter": counter})
         # The other records may know of more than this one: it is saved last, and may have failed to be.
         used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
+        floor = max(trust.floor, self._committed_floor(event.boot))
         raised = self._memory.save_trust(
             assignment=trust.assignment,
             boot_number=used + 1,
             assignment_counter=max(trust.assignment_counter, attempt.attempt if attempt is not None else 0),
-            floor=max(trust.floor, self._committed_sequence(event.boot)),
+            floor_epoch=floor.epoch,
+            floor_sequence=floor.sequence,
             time_floor=max(trust.time_floor, self._settings.built_at_s),
         )
         self._voice.root_version = self._trust.root.version
@@ -180,12 +183,16 @@ class Agent:
             if value is None and records[record] != b""
         ]
 
-    def _committed_sequence(self, boot: ev.BootStatus) -> int:
-        """The sequence of the release that runs, unless it is on trial: a lost data partition does not lower the
-        floor.
-        """
-        release = self._inventory.release_in(boot.running) if boot.running == boot.primary else None
-        return release.sequence if release is not None else 0
+    def _committed_floor(self, boot: ev.BootStatus) -> Floor:
+        """That of the release that runs, unless it is on trial: a lost data partition does not lower the floor."""
+        envelope = self._inventory.envelope_in(boot.running) if boot.running == boot.primary else None
+        if envelope is not None:
+            with suppress(NarrowboatError):
+                release = self._trust.open_release(envelope)
+                settings = self._settings
+                image = self._trust.judge_release(release, settings.component, settings.hardware, Floor(0, 0))
+                return Floor(image.epoch, release.sequence)
+        return Floor(0, 0)
 
     # Documents.
 
@@ -196,7 +203,6 @@ class Agent:
                 self._voice.root_published(now)
             return []
         self._voice.root_version = self._trust.root.version
-        self._voice.slots = self._inventory.slot_infos()
         changes: dict[str, object] = {"root": data}
         if self._trust.root.role(RoleName.DIRECTOR).kids != director.kids:
             # Another director counts anew, and what the one before said of the time binds nobody.
@@ -215,7 +221,8 @@ class Agent:
                 f"expected an assignment of at most {ASSIGNMENT_BYTES_MAX} bytes, got {len(delivery.assignment)}",
             )
         trust = self._memory.trust
-        freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, trust.time_floor)
+        certain_s = self._settings.built_at_s
+        freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, certain_s)
         assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
         if delivery.assignment == trust.assignment:
             return []
@@ -224,7 +231,7 @@ class Agent:
         accepted = self._memory.save_trust(
             assignment=delivery.assignment,
             assignment_counter=assignment.counter,
-            time_floor=max(trust.time_floor, min(assignment.issued_at, self._trust.root.expires_at)),
+            time_floor=self._time_floor(assignment.issued_at),
         )
         # What leads to no report is answered by a hello, which names the counter: else it would come again for ever.
         return [*actions, accepted, *(self._voice.say_hello(now) if not actions else ())]
@@ -244,6 +251,14 @@ class Agent:
     def _count(self, total: int, now: Now) -> list[Action]:
         count, self._wire_total = total - self._wire_total, total
         return self._lifecycle.wire_bytes(count, now)
+
+    def _time_floor(self, issued_at: int) -> int:
+        """What an assignment says of the time, as far as it can be true. The newest one counts, so a director whose
+        clock was wrong for a while does no lasting harm.
+        """
+        settings = self._settings
+        latest = min(self._trust.root.expires_at, settings.certificate_ends_s)
+        return max(settings.built_at_s, min(issued_at, latest))
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether an attempt for something else is past the point of no return."""
@@ -271,7 +286,7 @@ class Agent:
             return []
         delivery = Delivery.decode(parked)
         trust = self._memory.trust
-        freshness = Freshness((), trust.assignment_counter, delivery.assignment, trust.time_floor)
+        freshness = Freshness((), trust.assignment_counter, delivery.assignment, self._settings.built_at_s)
         self._memory.note_parked(None)
         try:
             assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
@@ -323,8 +338,8 @@ class Agent:
                 )
             release = self._open_release(attempt.envelope)
             image = self._image_of(release)
-            running = self._inventory.release_in(self._voice.running_slot)
-            if running is not None and running.digest == release.digest and self._lifecycle.running_is_committed:
+            runs = self._inventory.release_in(self._voice.running_slot) == release.digest
+            if runs and self._lifecycle.running_is_committed:
                 return self._lifecycle.already_runs(attempt, image, now)
             size_max = next(slot.size_bytes for slot in self._settings.slots if slot.name == attempt.slot)
             if image.size_bytes > size_max:
@@ -336,12 +351,9 @@ class Agent:
             return self._lifecycle.refuse(attempt, error, now)
         return self._lifecycle.offer(attempt, image, now)
 
-    def _believe(self, envelope: bytes) -> Release:
-        return self._trust.open_release(envelope)
-
     def _open_release(self, envelope: bytes) -> Release:
         """Believe a release for this device, under the root and the floor as they are now."""
-        release = self._believe(envelope)
+        release = self._trust.open_release(envelope)
         if len(release.images) != 1:
             raise TrustError(
                 Reason.UNSUPPORTED_MANIFEST,

@@ -1,27 +1,29 @@
 """What lies in the slots, by the release envelopes beside them: for the hello, for the floor, and to know what runs.
 
-An envelope says nothing without its signatures, so each is believed anew under the root of the moment. A slot without
-one holds something unknown.
+An envelope was believed when it was put beside its slot, and what it says is shown for as long as it lies there: a root
+that retires a release does not change what runs. Whatever is decided by it (the floor, a boot) believes it anew. A slot
+without one holds something unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from narrowboat_protocol.documents import SlotInfo
 from narrowboat_protocol.errors import NarrowboatError
-from narrowboat_protocol.suit import Release
+from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.suit import parse_envelope, read_manifest
 
 from .actions import SaveEnvelope
 from .settings import Settings, SlotSettings
 
 
 class Inventory:
-    """The releases of both slots. `believe` checks an envelope's signatures, and raises `PeerError`."""
+    """The releases of both slots."""
 
-    def __init__(self, settings: Settings, believe: Callable[[bytes], Release]) -> None:
+    def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = settings
-        self._believe = believe
+        self._limits = limits
         self._envelopes: dict[str, bytes] = {}
 
     def begin(self, envelopes: Mapping[str, bytes]) -> None:
@@ -33,19 +35,27 @@ class Inventory:
         else:
             self._envelopes[action.slot] = action.envelope
 
-    def release_in(self, slot: str) -> Release | None:
-        try:
-            return self._believe(self._envelopes[slot])
-        except (KeyError, NarrowboatError):
-            return None
+    def envelope_in(self, slot: str) -> bytes | None:
+        return self._envelopes.get(slot)
+
+    def release_in(self, slot: str) -> bytes | None:
+        """The digest of the release in a slot, if it is known."""
+        return self._slot_info(next(item for item in self._settings.slots if item.name == slot)).release
 
     def slot_infos(self) -> tuple[SlotInfo, ...]:
         return tuple(self._slot_info(slot) for slot in self._settings.slots)
 
     def _slot_info(self, slot: SlotSettings) -> SlotInfo:
-        release = self.release_in(slot.name)
-        images = release.images if release is not None else ()
+        unknown = SlotInfo(name=slot.name, size=slot.size_bytes)
+        data = self._envelopes.get(slot.name)
+        if data is None:
+            return unknown
+        try:
+            envelope = parse_envelope(data, self._limits)
+            images = read_manifest(envelope.manifest, self._limits).images
+        except NarrowboatError:
+            return unknown
         image = next((image for image in images if image.component == self._settings.component), None)
-        if release is None or image is None:
-            return SlotInfo(name=slot.name, size=slot.size_bytes)
-        return SlotInfo(name=slot.name, size=slot.size_bytes, release=release.digest, version=image.version)
+        if image is None:
+            return unknown
+        return SlotInfo(name=slot.name, size=slot.size_bytes, release=envelope.digest, version=image.version)

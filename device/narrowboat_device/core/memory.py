@@ -21,6 +21,7 @@ from narrowboat_protocol.errors import NarrowboatError, Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import AS_TUPLE, Document, as_enum, key
 from narrowboat_protocol.states import State
+from narrowboat_protocol.trust import Floor
 
 from .actions import Record, Save
 
@@ -84,10 +85,16 @@ class TrustRecord(Document):
     assignment_counter: Counter = key(5, 0)
     assignment: bytes | None = key(6, None, max_length=ASSIGNMENT_BYTES_MAX)
     """The assignment with that counter, as it came."""
-    floor: Counter = key(7, 0)
-    """The lowest release sequence that may be installed."""
+    floor_sequence: Counter = key(7, 0)
+    """With `floor_epoch` the lowest release that may be installed."""
     time_floor: Seconds = key(8, 0)
+    """The time at which the newest assignment was issued, as far as it can be true; the clock is never below it."""
     challenge: Nonce | None = key(9, None)
+    floor_epoch: Counter = key(10, 0)
+
+    @property
+    def floor(self) -> Floor:
+        return Floor(self.floor_epoch, self.floor_sequence)
 
 
 class Letter(Document):
@@ -122,6 +129,11 @@ class Memory:
     def save_trust(self, **changes: object) -> Save:
         self.trust = self.trust.model_copy(update=changes)
         return self.save(Record.TRUST)
+
+    def raise_floor(self, floor: Floor) -> Save:
+        """Never lowers it."""
+        floor = max(self.trust.floor, floor)
+        return self.save_trust(floor_epoch=floor.epoch, floor_sequence=floor.sequence)
 
     def save_attempt(self, attempt: Attempt) -> Save:
         self.note_attempt(attempt)

@@ -27,6 +27,8 @@ class Settings:
     slots: tuple[SlotSettings, SlotSettings]
     certificate: bytes
     """The device's X.509 certificate, DER."""
+    certificate_ends_s: int
+    """Its notAfter, in seconds since 1970."""
     first_root: bytes
     """The root that it was provisioned with; a newer one may be stored."""
     agent_version: str

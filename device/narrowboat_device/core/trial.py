@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from narrowboat_protocol.errors import NarrowboatError, Reason
 from narrowboat_protocol.states import HoldReason, State
+from narrowboat_protocol.trust import Floor
 
 from .actions import Action, ArmTrial, CommitSlot, Hook, Reboot, RestoreBoot, Save
 from .course import DETAIL_MAX, Course
@@ -127,12 +128,12 @@ class Trial:
         assert course.boot is not None
         course.boot = replace(course.boot, primary=attempt.slot, trial=None)
         course.image = None
-        sequence = course.memory.trust.floor
+        floor = course.memory.trust.floor
         # If the root moved on since the release was judged for the reboot, its own minimum bounds the floor now.
         with suppress(NarrowboatError):
-            sequence = max(sequence, course.open_release(attempt.envelope).sequence)
             course.image = course.image_of(attempt)
-        return [course.memory.save_trust(floor=sequence), *course.end(State.SUCCEEDED, None, None, now)]
+            floor = Floor(course.image.epoch, course.open_release(attempt.envelope).sequence)
+        return [course.memory.raise_floor(floor), *course.end(State.SUCCEEDED, None, None, now)]
 
     def fail(self, reason: Reason, detail: str, now: Now) -> list[Action]:
         """The new system is not fit: write down why, then go back."""
