@@ -13,7 +13,7 @@ from narrowboat_device.core.memory import Journal
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.payload import Codec, parse_head
 from narrowboat_protocol.states import State
-from tests.device.agent_kit import IMAGE, brought_to
+from tests.device.agent_kit import IMAGE, attempt, brought_to
 from tests.support.fleet import FleetKit, MadeRelease
 from tests.support.gateway import SMALL, Gateway, sha256_of_slot
 
@@ -35,6 +35,34 @@ def test_what_was_synced_before_a_power_cut_is_not_fetched_again(gateway: Gatewa
     again = [span for action in gateway.actions[before:] if isinstance(action, ac.Fetch) for span in action.ranges]
     assert all(offset + length <= release.head.leaves_offset or offset >= synced for offset, length in again)
     assert gateway.state is State.REBOOTING
+
+
+@pytest.mark.parametrize("between", ["nothing", "an abort", "a refusal", "a new epoch"])
+def test_the_same_image_under_another_signature_keeps_every_chunk(
+    gateway: Gateway, fleet: FleetKit, release: MadeRelease, between: str
+) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.pass_time(6)
+    kept = attempt(gateway).next_chunk
+    assert kept > 0
+    epoch = 0
+    match between:
+        case "an abort":
+            gateway.assign()
+        case "a refusal":
+            gateway.assign(fleet.make_release(IMAGE, classes=("gateway-z",)))
+            assert gateway.state is State.REJECTED
+        case "a new epoch":
+            epoch = 1
+            gateway.give(ev.RootArrived(fleet.next_root(epoch=1)))
+            gateway.power_on()
+            gateway.connect()
+    asked = len(gateway.fetched())
+    gateway.tamper = lambda _, data: data
+    gateway.assign(fleet.make_release(IMAGE, version="2.0.1", sequence=6, epoch=epoch))
+    assert gateway.state is State.REBOOTING
+    frames = [offset for offset, _ in gateway.fetched()[asked:] if offset >= release.head.frames_offset]
+    assert min(frames) >= release.head.frame_of_chunk(kept).offset
 
 
 def test_a_lost_link_costs_only_what_was_on_its_way(gateway: Gateway, release: MadeRelease) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
-from narrowboat_device.core.memory import Attempt, Journal, Outbox, TrustRecord
+from narrowboat_device.core.memory import Attempt, Journal, Outbox, TrustRecord, content_of
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Hello, Report, sign_model
 from narrowboat_protocol.errors import NarrowboatError, Reason
@@ -98,6 +98,7 @@ class Storm(Gateway):
     def __init__(self, fleet: FleetKit, releases: Sequence[MadeRelease], rng: random.Random, limits: Limits) -> None:
         self.rng = rng
         self.releases = {release.digest: release for release in releases}
+        self.contents = {content_of(release.image_sha256, release.head.tree): release for release in releases}
         self.bridge = Bridge()
         self.lanes: dict[str, deque[Job]] = {}
         self.inbound: list[ev.Event] = []
@@ -225,9 +226,9 @@ class Storm(Gateway):
             assert self.floor >= self._floor_of(release), "a success did not raise the floor"
 
     def _check_counted(self, attempt: Attempt) -> None:
-        release, shift = self.releases[attempt.release], self.limits.log2_chunk_size
-        if attempt.slot == self.boot.running:
+        if attempt.slot == self.boot.running or attempt.content is None:
             return
+        release, shift = self.contents[attempt.content], self.limits.log2_chunk_size
         waiting = {write.offset >> shift for write in self.unsynced[attempt.slot]}
         for chunk in range(attempt.next_chunk):
             if chunk // self.limits.subtree_chunks in attempt.suspects or (attempt.slot, chunk) in self.rotten:

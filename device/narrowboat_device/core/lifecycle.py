@@ -42,7 +42,7 @@ from .download import Download
 from .events import BootStatus, HookFinished, HookOutcome, Now
 from .fetching import Fetching
 from .judge import Verdict
-from .memory import Attempt, Memory
+from .memory import Attempt, Memory, content_of
 from .settings import Settings
 from .trial import Trial
 from .voice import Voice
@@ -138,12 +138,10 @@ class Lifecycle:
         return trial.reboot(now) if verdict is Verdict.REBOOT_AGAIN else self._resume(now)
 
     def offer(self, attempt: Attempt, image: Image, now: Now) -> list[Action]:
-        """Begin an attempt that was believed and judged. What an ended attempt left of the same image in the slot is
-        kept.
-        """
-        before = self.attempt
-        if before is not None and self._same_image(before, attempt, image):
-            attempt = attempt.model_copy(update={"next_chunk": before.next_chunk, "suspects": before.suspects})
+        """Begin an attempt that was believed and judged. What is in the slot of the same image is kept."""
+        attempt, content = self._with_progress(attempt), content_of(image.image_sha256, image.tree)
+        if attempt.content != content:
+            attempt = attempt.model_copy(update={"next_chunk": 0, "suspects": (), "content": content})
         self._course.image = image
         return [*self._course.enter(attempt, State.OFFERED, now), *self._course.ask(Hook.DOWNLOAD)]
 
@@ -176,13 +174,13 @@ class Lifecycle:
     def refuse(self, attempt: Attempt, error: NarrowboatError, now: Now) -> list[Action]:
         """End an attempt before it began."""
         self._course.image = None
-        self._memory.note_attempt(attempt)
+        self._memory.note_attempt(self._with_progress(attempt))
         return self._course.end(State.REJECTED, error.reason, str(error), now)
 
     def already_runs(self, attempt: Attempt, image: Image, now: Now) -> list[Action]:
         """The release that is assigned is the one that runs and was committed: there is nothing to do but to say so."""
         self._course.image = image
-        self._memory.note_attempt(attempt)
+        self._memory.note_attempt(self._with_progress(attempt))
         return self._course.end(State.SUCCEEDED, None, "runs already", now)
 
     def abort(self, reason: Reason, now: Now) -> list[Action]:
@@ -195,7 +193,6 @@ class Lifecycle:
                 RestoreBoot(self._course.running_slot),
                 SaveEnvelope(attempt.slot, None),
             ]
-        self._memory.note_attempt(attempt.model_copy(update={"next_chunk": 0, "suspects": ()}))
         return [*undo, *self._course.end(State.ABORTED, reason, None, now)]
 
     # Events.
@@ -311,14 +308,13 @@ class Lifecycle:
             *self._trial.consider_reboot(now),
         ]
 
-    def _same_image(self, before: Attempt, attempt: Attempt, image: Image) -> bool:
-        if before.slot != attempt.slot or before.component != attempt.component or not before.next_chunk:
-            return False
-        try:
-            old = self._course.image_of(before)
-        except NarrowboatError:
-            return False
-        return (old.tree, old.image_sha256) == (image.tree, image.image_sha256)
+    def _with_progress(self, attempt: Attempt) -> Attempt:
+        """What the attempt before knew of the slot that both write to."""
+        before = self.attempt
+        if before is None or (before.slot, before.component) != (attempt.slot, attempt.component):
+            return attempt
+        kept = {"next_chunk": before.next_chunk, "suspects": before.suspects, "content": before.content}
+        return attempt.model_copy(update=kept)
 
 
 def _only_words(dropped: list[Action]) -> bool:

@@ -10,10 +10,12 @@ state of the resumable hash is a count: `next_chunk` chunks are synced, and ever
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, TypeVar
 
 from pydantic import Field
 
+from narrowboat_protocol.cbor import encode
 from narrowboat_protocol.documents import BootPair, PayloadReference
 from narrowboat_protocol.documents.director import Window
 from narrowboat_protocol.documents.fields import Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid
@@ -21,6 +23,7 @@ from narrowboat_protocol.errors import NarrowboatError, Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import AS_TUPLE, Document, as_enum, key
 from narrowboat_protocol.states import State
+from narrowboat_protocol.tree import Tree
 from narrowboat_protocol.trust import Floor
 
 from .actions import Record, Save
@@ -62,6 +65,8 @@ class Attempt(Document):
     detail: Text | None = key(17, None)
     path: Annotated[str, Field(min_length=1, max_length=PATH_LENGTH_MAX)] | None = key(18, None)
     """The release file of a local installation."""
+    content: Digest | None = key(20, None)
+    """What the `next_chunk` chunks in the slot belong to, by `content_of`. Progress outlives releases and attempts."""
     trial_starts: int = key(19, 0, ge=0, le=255)
     """How often an agent has started while the slot was on trial."""
 
@@ -148,6 +153,11 @@ class Memory:
 
     def note_parked(self, delivery: bytes | None) -> None:
         self.journal = self.journal.model_copy(update={"parked": delivery})
+
+
+def content_of(image_sha256: bytes, tree: Tree) -> bytes:
+    """A name for the bytes of an image and the tree that proves them, whichever release brings them."""
+    return hashlib.sha256(encode([image_sha256, tree.to_cbor()])).digest()
 
 
 RecordT = TypeVar("RecordT", Journal, TrustRecord, Outbox)
