@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +36,17 @@ from .core import Agent
 from .core.actions import Record
 from .core.events import BootStatus, Started
 from .core.settings import Settings, SlotSettings
+from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .files import read_bounded
 from .hooks import HookRunner, hook_commands
 from .inbox import Inbox
 from .link import Endpoint, Link, tls_context
-from .loop import Machine, NoLink, Publisher, read_clocks
+from .loop import Machine, NoLink, Publisher, Worker, read_clocks
 from .records import RecordFile, record_bytes_max, record_path
 from .slots import SlotFile
 from .status import StatusFile, status_path
-from .workers import Workers
+from .workers import Jobs, Workers
 
 _PEM_BYTES_MAX = 64 * KIB
 _REBOOT_COMMAND_TIMEOUT_S = 60.0
@@ -64,43 +65,67 @@ class Gateway:
     """The agent's first event."""
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What a gateway keeps on its disks, open."""
+
+    slots: Mapping[str, SlotFile]
+    records: Mapping[Record, RecordFile]
+    envelopes: EnvelopeFolder
+    boot: BootControl
+    status: StatusFile
+    started: Started
+
+    def machine(self, workers: Worker, link: Publisher, reboot: Callable[[], None]) -> Machine:
+        return Machine(self.slots, self.records, self.envelopes, self.boot, workers, link, self.status, reboot)
+
+
 @contextmanager
-def open_gateway(config: Config, limits: Limits, *, with_link: bool) -> Iterator[Gateway]:
+def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool) -> Iterator[Gateway]:
     """Open everything that the agent needs; the link, if there is to be one, connects at once."""
     with ExitStack() as stack:
         stack.enter_context(lock_folder(config.storage.data_dir))
-        signer = read_signer(config)
-        certificate = read_certificate(config, signer)
-        boot = boot_control(config)
+        signer = read_signer(disk, config)
+        certificate = read_certificate(disk, config, signer)
+        storage = stack.enter_context(open_storage(disk, config, limits))
+        inbox = make_inbox(limits)
+        running = storage.started.boot.running
+        hooks = HookRunner(hook_commands(config), running, status_path(config.storage.data_dir))
+        workers = Workers(Jobs(disk, storage.slots, hooks, inbox), inbox)
+        stack.callback(workers.close)
+        stack.callback(hooks.close)
+        link = _open_link(config, limits, inbox, stack) if with_link else NoLink()
+        settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
+        agent = Agent(settings, signer, os.urandom, limits)
+        stack.callback(inbox.close)
+        yield Gateway(agent, storage.machine(workers, link, _rebooter(config)), inbox, storage.started)
+
+
+@contextmanager
+def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage]:
+    """Open what the agent keeps, and read what an agent that starts now finds in it."""
+    with ExitStack() as stack:
+        boot = boot_control(disk, config)
         status = boot.status()
         slots = {
-            slot.name: stack.enter_context(SlotFile(slot.name, slot.path, limits, writable=slot.name != status.running))
+            slot.name: stack.enter_context(
+                SlotFile(disk, slot.name, slot.path, limits, writable=slot.name != status.running)
+            )
             for slot in config.slots
         }
-        records = {record: stack.enter_context(open_record(config, record, limits)) for record in Record}
-        envelopes = EnvelopeFolder(config.storage.data_dir, limits)
-        inbox = Inbox(_INBOX_WINDOWS * limits.window_bytes_max)
-        hooks = HookRunner(hook_commands(config), status.running, status_path(config.storage.data_dir))
-        workers = Workers(slots, hooks, inbox)
-        stack.callback(workers.close)
-        machine = Machine(
-            slots=slots,
-            records=records,
-            envelopes=envelopes,
-            boot=boot,
-            workers=workers,
-            link=_open_link(config, limits, inbox, stack) if with_link else NoLink(),
-            status=StatusFile(status_path(config.storage.data_dir), _facts(config, status)),
-            reboot=_rebooter(config),
-        )
-        agent = Agent(settings_of(config, certificate, slots, limits), signer, os.urandom, limits)
+        records = {record: stack.enter_context(open_record(disk, config, record, limits)) for record in Record}
+        envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
         started = Started(
             boot=status,
             records={record: file.load() for record, file in records.items()},
             envelopes={name: envelope for name in slots if (envelope := envelopes.load(name)) is not None},
         )
-        stack.callback(inbox.close)
-        yield Gateway(agent, machine, inbox, started)
+        shown = StatusFile(disk, status_path(config.storage.data_dir), _facts(config, status))
+        yield Storage(slots, records, envelopes, boot, shown, started)
+
+
+def make_inbox(limits: Limits) -> Inbox:
+    return Inbox(_INBOX_WINDOWS * limits.window_bytes_max)
 
 
 @contextmanager
@@ -129,14 +154,14 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def read_signer(config: Config) -> PrivateKey:
+def read_signer(disk: Disk, config: Config) -> PrivateKey:
     """The device's private key."""
-    return PrivateKey.from_pem(read_bounded(config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
+    return PrivateKey.from_pem(read_bounded(disk, config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
 
 
-def read_certificate(config: Config, signer: PrivateKey) -> bytes:
+def read_certificate(disk: Disk, config: Config, signer: PrivateKey) -> bytes:
     """The device's certificate, DER, once it is known to be this device's and this key's."""
-    pem = read_bounded(config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
+    pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError:
@@ -157,18 +182,18 @@ def read_certificate(config: Config, signer: PrivateKey) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def read_root(config: Config, limits: Limits) -> bytes:
+def read_root(disk: Disk, config: Config, limits: Limits) -> bytes:
     """The root that this gateway is provisioned with, unverified."""
-    return read_bounded(config.storage.root, limits.root_bytes_max, "[storage] root")
+    return read_bounded(disk, config.storage.root, limits.root_bytes_max, "[storage] root")
 
 
-def boot_control(config: Config) -> BootControl:
+def boot_control(disk: Disk, config: Config) -> BootControl:
     """The adapter that the configuration names."""
-    return FileBootControl(config.boot.state_file, config.boot.booted_path, config.slot_names, config.boot.tries)
+    return FileBootControl(disk, config.boot.state_file, config.boot.booted_path, config.slot_names, config.boot.tries)
 
 
-def open_record(config: Config, record: Record, limits: Limits) -> RecordFile:
-    return RecordFile(record_path(config.storage.data_dir, record), record_bytes_max(record, limits))
+def open_record(disk: Disk, config: Config, record: Record, limits: Limits) -> RecordFile:
+    return RecordFile(disk, record_path(config.storage.data_dir, record), record_bytes_max(record, limits))
 
 
 def hardware_of(config: Config) -> Hardware:
@@ -176,7 +201,7 @@ def hardware_of(config: Config) -> Hardware:
     return Hardware(vendor, class_id(vendor, config.gateway.hardware_class))
 
 
-def settings_of(config: Config, certificate: bytes, slots: dict[str, SlotFile], limits: Limits) -> Settings:
+def settings_of(config: Config, certificate: bytes, root: bytes, slots: Mapping[str, SlotFile]) -> Settings:
     """What the agent is told about this gateway."""
     first, second = (SlotSettings(slot.name, slot.size_bytes) for slot in slots.values())
     return Settings(
@@ -186,7 +211,7 @@ def settings_of(config: Config, certificate: bytes, slots: dict[str, SlotFile], 
         slots=(first, second),
         certificate=certificate,
         certificate_ends_s=int(x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()),
-        first_root=read_root(config, limits),
+        first_root=root,
         agent_version=__version__,
         built_at_s=BUILT_AT_S,
         codecs=tuple(sorted(available_codecs())),

@@ -21,6 +21,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS
 
 from . import __version__
 from .config import load_config
+from .disk import SystemDisk
 from .inbox import Inbox
 from .log import LEVELS, log_to_stderr
 
@@ -75,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     from .loop import Ending, Shell
 
     config = load_config(options.config)
-    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway, _stoppable(gateway.inbox):
+    with open_gateway(SystemDisk(), config, DEFAULT_LIMITS, with_link=True) as gateway, _stoppable(gateway.inbox):
         ending = Shell(gateway.agent, gateway.machine, gateway.inbox).run([gateway.started])
     return REBOOT_STATUS if ending is Ending.REBOOT else _OK
 
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from .status import read_status, status_path
 
-    values = read_status(status_path(load_config(options.config).storage.data_dir))
+    values = read_status(SystemDisk(), status_path(load_config(options.config).storage.data_dir))
     if options.json:
         print(json.dumps(values, indent=1))
         return _OK
@@ -96,22 +97,22 @@ def _provision(options: argparse.Namespace) -> int:
     from .files import write_durably
     from .provision import provision, record_release, signing_request
 
-    config = load_config(options.config)
-    made = provision(config, DEFAULT_LIMITS, options.primary)
+    disk, config = SystemDisk(), load_config(options.config)
+    made = provision(disk, config, DEFAULT_LIMITS, options.primary)
     for line in made or ["nothing: all is there"]:
         print(f"made {line}")
     if options.csr_out is not None:
-        write_durably(options.csr_out, signing_request(config))
+        write_durably(disk, options.csr_out, signing_request(disk, config))
         print(f"made certificate signing request {options.csr_out}")
     if options.release is not None:
-        print(f"recorded the release beside slot {record_release(config, DEFAULT_LIMITS, options.release)}")
+        print(f"recorded the release beside slot {record_release(disk, config, DEFAULT_LIMITS, options.release)}")
     return _OK
 
 
 def _verify_slot(options: argparse.Namespace) -> int:
     from .verify import verify_slot
 
-    finding = verify_slot(load_config(options.config), DEFAULT_LIMITS, options.slot)
+    finding = verify_slot(SystemDisk(), load_config(options.config), DEFAULT_LIMITS, options.slot)
     print(f"slot {options.slot} {finding}")
     return _OK if finding.matches else _REFUSED
 
@@ -120,7 +121,9 @@ def _install(options: argparse.Namespace) -> int:
     from .install import install
 
     config = load_config(options.config)
-    ready = install(config, DEFAULT_LIMITS, options.file, lambda line: print(line, flush=True), _stoppable)
+    ready = install(
+        SystemDisk(), config, DEFAULT_LIMITS, options.file, lambda line: print(line, flush=True), _stoppable
+    )
     return _OK if ready else _REFUSED
 
 
@@ -128,7 +131,7 @@ def _machine(options: argparse.Namespace) -> int:
     from .machine import SimulatedMachine, agent_command
 
     config = load_config(options.config)
-    SimulatedMachine(config, agent_command(options.config, options.log_level), REBOOT_STATUS).run()
+    SimulatedMachine(SystemDisk(), config, agent_command(options.config, options.log_level), REBOOT_STATUS).run()
     return _OK
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
+
+from .disk import Disk
 
 # RLIMIT_FSIZE and quotas say "full" in words of their own.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -26,76 +29,73 @@ def medium_failed(what: str, error: OSError) -> MediumError:
     return MediumError(Reason.MEDIUM_FAILED, f"{what}: {cause}")
 
 
-def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+def pwrite_all(disk: Disk, fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`, in as many writes as the kernel wants. Raises `OSError`."""
     rest = memoryview(data)
     while rest:
-        written = os.pwrite(fd, rest, offset)
+        written = disk.pwrite(fd, rest, offset)
         offset += written
         rest = rest[written:]
 
 
-def pread_all(fd: int, length: int, offset: int) -> bytes:
+def pread_all(disk: Disk, fd: int, length: int, offset: int) -> bytes:
     """Read `length` bytes at `offset`; fewer only where the file ends. Raises `OSError`."""
     pieces = []
-    while length and (piece := os.pread(fd, length, offset)):
+    while length and (piece := disk.pread(fd, length, offset)):
         pieces.append(piece)
         offset += len(piece)
         length -= len(piece)
     return b"".join(pieces)
 
 
-def forget_cached(fd: int, offset: int, length: int) -> None:
-    """Drop a range from the page cache, so that reading it asks the medium. Only what is synced is dropped;
-    0 means to the end.
-    """
-    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-
-
-def sync_folder(folder: Path) -> None:
+def sync_folder(disk: Disk, folder: Path) -> None:
     """Make the names in a folder durable. Raises `OSError`."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = disk.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        disk.fsync(fd)
     finally:
-        os.close(fd)
+        disk.close(fd)
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_durably(disk: Disk, path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file so that a power cut leaves the old content or the new one. Raises `MediumError`."""
     try:
-        _replace(path, data, mode, sync=True)
-        sync_folder(path.parent)
+        _replace(disk, path, data, mode, sync=True)
+        sync_folder(disk, path.parent)
     except OSError as error:
         raise medium_failed(f"write {path}", error) from error
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(disk: Disk, path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file so that a reader sees the old content or the new one; a power cut may lose both.
     Raises `MediumError`.
     """
     try:
-        _replace(path, data, mode, sync=False)
+        _replace(disk, path, data, mode, sync=False)
     except OSError as error:
         raise medium_failed(f"write {path}", error) from error
 
 
-def remove_durably(path: Path) -> None:
+def remove_durably(disk: Disk, path: Path) -> None:
     """Remove a file, if it is there, so that it stays removed. Raises `MediumError`."""
     try:
-        path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        with suppress(FileNotFoundError):
+            disk.unlink(path)
+        sync_folder(disk, path.parent)
     except OSError as error:
         raise medium_failed(f"remove {path}", error) from error
 
 
-def read_bounded(path: Path, bytes_max: int, what: str) -> bytes:
+def read_bounded(disk: Disk, path: Path, bytes_max: int, what: str) -> bytes:
     """Read a small file whole. Raises `UsageError` that names `what` if it is missing, unreadable or too
     large.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(bytes_max + 1)
+        fd = disk.open(path, os.O_RDONLY)
+        try:
+            data = pread_all(disk, fd, bytes_max + 1, 0)
+        finally:
+            disk.close(fd)
     except OSError as error:
         raise UsageError(Reason.BAD_CONFIG, f"{what}: expected a readable file at {path}: {error.strerror}") from None
     if len(data) > bytes_max:
@@ -103,13 +103,13 @@ def read_bounded(path: Path, bytes_max: int, what: str) -> bytes:
     return data
 
 
-def _replace(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
+def _replace(disk: Disk, path: Path, data: bytes, mode: int, *, sync: bool) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        pwrite_all(fd, data, 0)
+        pwrite_all(disk, fd, data, 0)
         if sync:
-            os.fsync(fd)
+            disk.fsync(fd)
     finally:
-        os.close(fd)
-    temporary.rename(path)
+        disk.close(fd)
+    disk.rename(temporary, path)

@@ -20,6 +20,7 @@ from .assembly import open_gateway
 from .config import Config
 from .core.actions import Action, ShowStatus
 from .core.events import Event, LocalReleaseOffered, Now
+from .disk import Disk
 from .inbox import Inbox
 from .loop import Core, Ending, Shell
 from .release_file import ReleaseFile
@@ -28,6 +29,7 @@ _PERCENT_STEP = 10
 
 
 def install(
+    disk: Disk,
     config: Config,
     limits: Limits,
     path: Path,
@@ -39,10 +41,10 @@ def install(
     """
     if not config.install.allow_local:
         raise UsageError(Reason.NOT_PERMITTED, "[install] allow_local: local installation is switched off here")
-    with ReleaseFile(path, limits) as file:
+    with ReleaseFile(disk, path, limits) as file:
         offer = LocalReleaseOffered(str(file.path), file.envelope, file.payload_length, file.head)
     release = parse_envelope(offer.envelope, limits).digest
-    with open_gateway(config, limits, with_link=False) as gateway, stoppable(gateway.inbox):
+    with open_gateway(disk, config, limits, with_link=False) as gateway, stoppable(gateway.inbox):
         watch = _Watch(gateway.agent, release, gateway.inbox, say)
         ending = Shell(watch, gateway.machine, gateway.inbox).run([gateway.started, offer])
     if ending is Ending.STOPPED:

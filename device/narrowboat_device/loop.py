@@ -37,7 +37,7 @@ from .inbox import Inbox, InboxClosedError
 from .records import RecordFile
 from .slots import SlotFile
 from .status import StatusFile
-from .workers import FILE_SOURCE, Workers
+from .workers import FILE_SOURCE, WorkerAction
 
 _FAILURES_IN_A_ROW_MAX = 8
 
@@ -65,6 +65,14 @@ class Publisher(Protocol):
         ...
 
 
+class Worker(Protocol):
+    """Whoever does what may block."""
+
+    def start(self, action: WorkerAction, /) -> None:
+        """Take a job and return at once; its end is an event."""
+        ...
+
+
 class NoLink:
     """The publisher of a gateway that is not to talk: what is published is lost, as on a link that is down."""
 
@@ -80,7 +88,7 @@ class Machine:
     records: Mapping[Record, RecordFile]
     envelopes: EnvelopeFolder
     boot: BootControl
-    workers: Workers
+    workers: Worker
     link: Publisher
     status: StatusFile
     reboot: Callable[[], None]
@@ -99,7 +107,9 @@ def read_clocks() -> Now:
 
 
 class Shell:
-    """Drives one core on one machine."""
+    """Drives one core on one machine: `run` does it as events come and time passes, `turn` is one step of that, for
+    whoever has an inbox and a time of their own.
+    """
 
     def __init__(self, core: Core, machine: Machine, inbox: Inbox, clocks: Callable[[], Now] = read_clocks) -> None:
         self._core = core
@@ -115,7 +125,7 @@ class Shell:
                 if self._handle(event) is Ending.REBOOT:
                     return Ending.REBOOT
             while True:
-                ending = self._turn()
+                ending = self.turn(self._inbox.get(self._patience_s()))
                 if ending is not None:
                     return ending
         except InboxClosedError:
@@ -123,9 +133,16 @@ class Shell:
         finally:
             status.flush(self._clocks(), at_once=True)
 
-    def _turn(self) -> Ending | None:
-        """Wait for one event or for the deadline. An event does not keep a deadline waiting, nor the reverse."""
-        event = self._inbox.get(self._patience_s())
+    @property
+    def deadline(self) -> float | None:
+        """When `turn` has something to do though nothing happened, in monotonic seconds."""
+        times = (self._core.deadline, self._machine.status.deadline)
+        return min((time for time in times if time is not None), default=None)
+
+    def turn(self, event: Event | None) -> Ending | None:
+        """Handle what happened, if anything did, and the deadline, if it has come: an event does not keep a deadline
+        waiting, nor the reverse.
+        """
         ending = None if event is None else self._handle(event)
         deadline = self._core.deadline
         if ending is None and deadline is not None and self._clocks().monotonic_s >= deadline:
@@ -134,8 +151,8 @@ class Shell:
         return ending
 
     def _patience_s(self) -> float | None:
-        deadlines = [time for time in (self._core.deadline, self._machine.status.deadline) if time is not None]
-        return max(0.0, min(deadlines) - self._clocks().monotonic_s) if deadlines else None
+        deadline = self.deadline
+        return max(0.0, deadline - self._clocks().monotonic_s) if deadline is not None else None
 
     def _handle(self, event: Event) -> Ending | None:
         """Have an event handled, and the failures that follow from it."""

@@ -28,6 +28,7 @@ from types import FrameType
 
 from .boot.loader import power_on
 from .config import Config
+from .disk import Disk
 from .loop import read_clocks
 
 AGENT_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
@@ -58,6 +59,7 @@ class SimulatedMachine:
 
     def __init__(
         self,
+        disk: Disk,
         config: Config,
         command: Sequence[str],
         reboot_status: int,
@@ -65,6 +67,7 @@ class SimulatedMachine:
         monotonic_s: Callable[[], float] = lambda: read_clocks().monotonic_s,
     ) -> None:
         """`command` starts the agent, which asks for a reboot by ending with `reboot_status`."""
+        self._disk = disk
         self._config = config
         self._reboot_status = reboot_status
         self._command = tuple(command)
@@ -79,7 +82,9 @@ class SimulatedMachine:
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while not self._switched_off.is_set():
-                slot = power_on(self._config.boot.state_file, self._config.boot.booted_path, self._config.slot_names)
+                slot = power_on(
+                    self._disk, self._config.boot.state_file, self._config.boot.booted_path, self._config.slot_names
+                )
                 _log.info("power on, slot %s", slot)
                 self._boot()
         finally:

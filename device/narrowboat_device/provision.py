@@ -27,6 +27,7 @@ from .assembly import hardware_of, read_root
 from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
 from .config import Config
 from .core.actions import Record
+from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .files import medium_failed, pwrite_all, read_bounded, sync_folder
 from .records import RecordFile, record_bytes_max, record_path
@@ -35,48 +36,48 @@ from .release_file import ReleaseFile
 _KEY_BYTES_MAX = 16 * KIB
 
 
-def provision(config: Config, limits: Limits, primary: str | None = None) -> list[str]:
+def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
     """Make what is missing. Returns a line for each thing that was made."""
-    Trust(read_root(config, limits), limits=limits)
+    Trust(read_root(disk, config, limits), limits=limits)
     data_dir = config.storage.data_dir
     for folder in (data_dir, config.broker.key.parent, config.boot.state_file.parent):
-        _make_folder(folder)
-    made = [f"key {config.broker.key}"] if make_key(config.broker.key) else []
+        _make_folder(disk, folder)
+    made = [f"key {config.broker.key}"] if make_key(disk, config.broker.key) else []
     for record in Record:
         path = record_path(data_dir, record)
-        if not path.exists():
+        if not disk.exists(path):
             made.append(f"record {path}")
-        RecordFile.allocate(path, record_bytes_max(record, limits))
-    if _make_boot_state(config, primary):
+        RecordFile.allocate(disk, path, record_bytes_max(record, limits))
+    if _make_boot_state(disk, config, primary):
         made.append(f"boot state {config.boot.state_file}")
     return made
 
 
-def make_key(path: Path) -> bool:
+def make_key(disk: Disk, path: Path) -> bool:
     """Make a P-256 key, readable by its owner only, unless there is a file already. True if it was made."""
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
     except OSError as error:
         raise medium_failed(f"make the key {path}", error) from error
     try:
-        pwrite_all(fd, pem, 0)
-        os.fsync(fd)
-        sync_folder(path.parent)
+        pwrite_all(disk, fd, pem, 0)
+        disk.fsync(fd)
+        sync_folder(disk, path.parent)
     except OSError as error:
         raise medium_failed(f"write the key {path}", error) from error
     finally:
-        os.close(fd)
+        disk.close(fd)
     return True
 
 
-def signing_request(config: Config) -> bytes:
+def signing_request(disk: Disk, config: Config) -> bytes:
     """A certificate signing request for the device's key, PEM."""
-    pem = read_bounded(config.broker.key, _KEY_BYTES_MAX, "[broker] key")
+    pem = read_bounded(disk, config.broker.key, _KEY_BYTES_MAX, "[broker] key")
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError):
@@ -88,35 +89,37 @@ def signing_request(config: Config) -> bytes:
     return request.public_bytes(serialization.Encoding.PEM)
 
 
-def record_release(config: Config, limits: Limits, path: Path) -> str:
+def record_release(disk: Disk, config: Config, limits: Limits, path: Path) -> str:
     """Put the envelope of a release file beside the primary slot. Returns the slot. Raises `PeerError` if it is not
     believed.
     """
-    trust = Trust(read_root(config, limits), limits=limits)
-    with ReleaseFile(path, limits) as file:
+    trust = Trust(read_root(disk, config, limits), limits=limits)
+    with ReleaseFile(disk, path, limits) as file:
         envelope = file.envelope
     trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), Floor(0, 0))
-    state = read_state(config.boot.state_file)
+    state = read_state(disk, config.boot.state_file)
     if state is None:
         raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")
-    EnvelopeFolder(config.storage.data_dir, limits).save(state.primary, envelope)
+    EnvelopeFolder(disk, config.storage.data_dir, limits).save(state.primary, envelope)
     return state.primary
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(disk: Disk, folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        missing = [path for path in (folder, *folder.parents) if not disk.exists(path)]
+        for path in reversed(missing):
+            disk.make_folder(path)
     except OSError as error:
         raise medium_failed(f"make the folder {folder}", error) from error
 
 
-def _make_boot_state(config: Config, primary: str | None) -> bool:
+def _make_boot_state(disk: Disk, config: Config, primary: str | None) -> bool:
     """Say that the primary slot, and it alone, boots, unless there is a boot state already."""
     slot = primary or config.slot_names[0]
     if slot not in config.slot_names:
         raise UsageError(Reason.BAD_USE, f"--primary: expected {' or '.join(config.slot_names)}, got {slot!r:.40}")
-    RecordFile.allocate(config.boot.state_file, STATE_BYTES_MAX)
-    if read_state(config.boot.state_file) is not None:
+    RecordFile.allocate(disk, config.boot.state_file, STATE_BYTES_MAX)
+    if read_state(disk, config.boot.state_file) is not None:
         return False
-    write_state(config.boot.state_file, BootState(slot, None, 0, frozenset({slot})))
+    write_state(disk, config.boot.state_file, BootState(slot, None, 0, frozenset({slot})))
     return True

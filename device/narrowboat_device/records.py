@@ -28,7 +28,8 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import Limits
 
 from .core.actions import Record
-from .files import forget_cached, medium_failed, pread_all, pwrite_all, sync_folder
+from .disk import Disk
+from .files import medium_failed, pread_all, pwrite_all, sync_folder
 
 MAGIC = b"NBRC"
 FORMAT = 1
@@ -51,15 +52,16 @@ class _Copy:
 class RecordFile:
     """One record file, open for as long as the object lives."""
 
-    def __init__(self, path: Path, content_bytes_max: int) -> None:
+    def __init__(self, disk: Disk, path: Path, content_bytes_max: int) -> None:
         """Open a file that `allocate` made. Raises `UsageError` if it is not there."""
+        self._disk = disk
         self._path = path
         self._content_bytes_max = content_bytes_max
         self._half_bytes = _half_bytes(content_bytes_max)
         self._generation = 0
         self._newest_half: int | None = None
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = disk.open(path, os.O_RDWR)
         except OSError as error:
             raise UsageError(
                 Reason.BAD_CONFIG,
@@ -67,23 +69,23 @@ class RecordFile:
             ) from None
 
     @staticmethod
-    def allocate(path: Path, content_bytes_max: int) -> None:
+    def allocate(disk: Disk, path: Path, content_bytes_max: int) -> None:
         """Make room for a record, if it is not there yet. Its content is absent until the first save.
         Raises `MediumError`.
         """
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = disk.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.posix_fallocate(fd, 0, 2 * _half_bytes(content_bytes_max))
-                os.fsync(fd)
+                disk.fallocate(fd, 0, 2 * _half_bytes(content_bytes_max))
+                disk.fsync(fd)
             finally:
-                os.close(fd)
-            sync_folder(path.parent)
+                disk.close(fd)
+            sync_folder(disk, path.parent)
         except OSError as error:
             raise medium_failed(f"allocate {path}", error) from error
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -96,8 +98,8 @@ class RecordFile:
         none can be read. Raises `MediumError`.
         """
         try:
-            forget_cached(self._fd, 0, 0)
-            halves = [pread_all(self._fd, self._half_bytes, half * self._half_bytes) for half in (0, 1)]
+            self._disk.forget(self._fd, 0, 0)
+            halves = [self._read_half(half) for half in (0, 1)]
         except OSError as error:
             raise medium_failed(f"read {self._path}", error) from error
         copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
@@ -125,11 +127,14 @@ class RecordFile:
         start = _START.pack(MAGIC, FORMAT, generation, len(content))
         digest = hashlib.sha256(start + content).digest()
         try:
-            pwrite_all(self._fd, start + digest + content, half * self._half_bytes)
-            os.fdatasync(self._fd)
+            pwrite_all(self._disk, self._fd, start + digest + content, half * self._half_bytes)
+            self._disk.fdatasync(self._fd)
         except OSError as error:
             raise medium_failed(f"save {self._path}", error) from error
         self._newest_half, self._generation = half, generation
+
+    def _read_half(self, half: int) -> bytes:
+        return pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes)
 
     def _is_blank(self, half: bytes) -> bool:
         return len(half) == self._half_bytes and not any(half)

@@ -14,30 +14,32 @@ from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.payload import HEAD_START_BYTES, measure_head
 from narrowboat_protocol.release_file import read_layout
 
+from .disk import Disk
 from .files import medium_failed, pread_all
 
 
 class ReleaseFile:
     """An open release file."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, disk: Disk, path: Path, limits: Limits) -> None:
         """Raises `UsageError` if there is no such file, `PeerError` if it is not a release file."""
+        self._disk = disk
         self.path = path.absolute()
         self._limits = limits
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = disk.open(path, os.O_RDONLY)
         except OSError as error:
             raise UsageError(
                 Reason.BAD_USE, f"expected a release file at {path}: {error.strerror}; check the path"
             ) from None
         try:
-            self._layout = read_layout(self._read, os.fstat(self._fd).st_size, limits)
+            self._layout = read_layout(self._read, disk.size(self._fd) or 0, limits)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +63,6 @@ class ReleaseFile:
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
-            return pread_all(self._fd, length, offset)
+            return pread_all(self._disk, self._fd, length, offset)
         except OSError as error:
             raise medium_failed(f"read {self.path}", error) from error

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from pathlib import Path
 from typing import Self
 
@@ -25,31 +24,33 @@ from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.tree import Tree, leaf_hash, merkle_root
 
-from .files import forget_cached, medium_failed, pwrite_all
+from .disk import Disk
+from .files import medium_failed, pwrite_all
 
 
 class SlotFile:
     """An open slot. The running one is opened for reading only, so that no mistake of ours can write to it."""
 
-    def __init__(self, name: str, path: Path, limits: Limits, *, writable: bool) -> None:
+    def __init__(self, disk: Disk, name: str, path: Path, limits: Limits, *, writable: bool) -> None:
         """Raises `UsageError` if the slot cannot be opened."""
         self.name = name
+        self._disk = disk
         self._path = path
         self._limits = limits
         self._writable = writable
         self._buffer = memoryview(bytearray(limits.chunk_size_bytes))
         try:
-            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            self._fd = disk.open(path, os.O_RDWR if writable else os.O_RDONLY)
         except OSError as error:
             raise self._unusable(error.strerror) from None
-        mode = os.fstat(self._fd).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-            os.close(self._fd)
+        size_bytes = disk.size(self._fd)
+        if size_bytes is None:
+            disk.close(self._fd)
             raise self._unusable("it is neither")
-        self.size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
+        self.size_bytes = size_bytes
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -69,14 +70,14 @@ class SlotFile:
                 f"slot {self.name}: expected bytes within {self.size_bytes}, got {len(data)} at {offset}",
             )
         try:
-            pwrite_all(self._fd, data, offset)
+            pwrite_all(self._disk, self._fd, data, offset)
         except OSError as error:
             raise self._failed("write to", error) from error
 
     def sync(self) -> None:
         """Make every write so far durable. Raises `MediumError`."""
         try:
-            os.fdatasync(self._fd)
+            self._disk.fdatasync(self._fd)
         except OSError as error:
             raise self._failed("sync", error) from error
 
@@ -101,12 +102,12 @@ class SlotFile:
                 leaves += leaf_hash(chunk)
             layer += merkle_root(bytes(leaves))
             start, _ = tree.chunk_span(first_chunk)
-            forget_cached(self._fd, start, self._limits.subtree_size_bytes)
+            self._disk.forget(self._fd, start, self._limits.subtree_size_bytes)
         return bytes(layer), image.digest()
 
     def _forget(self, offset: int, length: int) -> None:
         self.sync()
-        forget_cached(self._fd, offset, length)
+        self._disk.forget(self._fd, offset, length)
 
     def _read_chunk(self, tree: Tree, number: int) -> memoryview:
         """One chunk, in the one buffer: it is gone when the next one is read."""
@@ -114,7 +115,7 @@ class SlotFile:
         filled = 0
         while filled < length:
             try:
-                count = os.preadv(self._fd, [self._buffer[filled:length]], offset + filled)
+                count = self._disk.preadv(self._fd, [self._buffer[filled:length]], offset + filled)
             except OSError as error:
                 raise self._failed("read", error) from error
             if not count:

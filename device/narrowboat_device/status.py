@@ -18,6 +18,7 @@ from narrowboat_protocol.errors import MediumError, Reason, UsageError
 
 from .core.actions import ShowStatus
 from .core.events import Now
+from .disk import Disk
 from .files import read_bounded, write_atomically
 
 _INTERVAL_S = 0.2
@@ -33,8 +34,9 @@ def status_path(data_dir: Path) -> Path:
 class StatusFile:
     """Writes the status file. Never raises."""
 
-    def __init__(self, path: Path, facts: dict[str, str]) -> None:
+    def __init__(self, disk: Disk, path: Path, facts: dict[str, str]) -> None:
         """`facts` never change while the agent runs; they stand beside the status."""
+        self._disk = disk
         self._path = path
         self._facts = facts
         self._shown: ShowStatus | None = None
@@ -64,16 +66,18 @@ class StatusFile:
         shown = {} if self._shown is None else _plain(self._shown)
         counts = {"links_opened": self._links_opened, "updated_at": now.wall_s}
         try:
-            write_atomically(self._path, json.dumps(self._facts | shown | counts, indent=1).encode() + b"\n")
+            write_atomically(
+                self._disk, self._path, json.dumps(self._facts | shown | counts, indent=1).encode() + b"\n"
+            )
         except MediumError as error:
             if not self._has_failed:
                 _log.warning("the status file cannot be written: %s", error)
             self._has_failed = True
 
 
-def read_status(path: Path) -> dict[str, object]:
+def read_status(disk: Disk, path: Path) -> dict[str, object]:
     """What the agent wrote last. Raises `UsageError` if it never did."""
-    data = read_bounded(path, _STATUS_BYTES_MAX, "status (has the agent ever run here?)")
+    data = read_bounded(disk, path, _STATUS_BYTES_MAX, "status (has the agent ever run here?)")
     try:
         values = json.loads(data)
     except ValueError:

@@ -18,6 +18,7 @@ from .assembly import open_record, read_root
 from .config import Config
 from .core.actions import Record
 from .core.memory import TrustRecord, read_record
+from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .slots import SlotFile
 
@@ -36,24 +37,24 @@ class Finding:
         return f"{verdict} release {self.release.hex()}, version {self.version}, {self.size_bytes} bytes"
 
 
-def verify_slot(config: Config, limits: Limits, name: str) -> Finding:
+def verify_slot(disk: Disk, config: Config, limits: Limits, name: str) -> Finding:
     """Compare a slot with its envelope. Raises `UsageError`, `TrustError` or `MediumError` if there is nothing to
     compare.
     """
     slot = next((slot for slot in config.slots if slot.name == name), None)
     if slot is None:
         raise UsageError(Reason.BAD_USE, f"expected slot {' or '.join(config.slot_names)}, got {name!r:.40}")
-    envelopes = EnvelopeFolder(config.storage.data_dir, limits)
+    envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
     envelope = envelopes.load(name)
     if envelope is None:
         raise TrustError(
             Reason.MISSING_RELEASE, f"slot {name}: expected an envelope at {envelopes.path(name)}, found none"
         )
-    release = trusted_root(config, limits).open_release(envelope)
+    release = trusted_root(disk, config, limits).open_release(envelope)
     image = next((image for image in release.images if image.component == config.gateway.component), None)
     if image is None:
         raise TrustError(Reason.MISSING_RELEASE, f"the release has no image for {config.gateway.component}")
-    with SlotFile(name, slot.path, limits, writable=False) as file:
+    with SlotFile(disk, name, slot.path, limits, writable=False) as file:
         if file.size_bytes < image.size_bytes:
             return Finding(release.digest, image.version, image.size_bytes, matches=False)
         layer, image_sha256 = file.read_back(image.tree)
@@ -61,10 +62,10 @@ def verify_slot(config: Config, limits: Limits, name: str) -> Finding:
     return Finding(release.digest, image.version, image.size_bytes, matches)
 
 
-def trusted_root(config: Config, limits: Limits) -> Trust:
+def trusted_root(disk: Disk, config: Config, limits: Limits) -> Trust:
     """The newest root that the agent stored, else the one of provisioning."""
-    with open_record(config, Record.TRUST, limits) as record:
+    with open_record(disk, config, Record.TRUST, limits) as record:
         stored = read_record(TrustRecord, record.load())
     if stored is not None:
         return Trust(stored.root, stored.fleet_id, limits)
-    return Trust(read_root(config, limits), limits=limits)
+    return Trust(read_root(disk, config, limits), limits=limits)

@@ -20,9 +20,12 @@ from narrowboat_device.config import load_config
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Action, ReadBackSlot
 from narrowboat_device.core.events import BlockArrived, Event, LinkOpened, Now
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.inbox import InboxClosedError
 from narrowboat_device.loop import Shell
 from narrowboat_protocol.limits import DEFAULT_LIMITS
+
+DISK = SystemDisk()
 
 
 class Clocked:
@@ -61,8 +64,8 @@ def peak_memory_kib() -> int:
 
 def main() -> None:
     config, wanted = load_config(Path(sys.argv[1])), sys.argv[2]
-    power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
-    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as gateway:
+    power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
+    with open_gateway(DISK, config, DEFAULT_LIMITS, with_link=True) as gateway:
         clocked = Clocked(gateway.agent, wanted)
         Shell(clocked, gateway.machine, gateway.inbox).run([gateway.started])
     used = resource.getrusage(resource.RUSAGE_SELF)

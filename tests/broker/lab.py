@@ -27,6 +27,7 @@ from narrowboat_bridge.broker_home import Listener
 from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
 from narrowboat_bridge.server.audit import AuditEntry, verify_chain
 from narrowboat_device.config import load_config
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.provision import provision, record_release
 from narrowboat_protocol.cbor import decode
 from narrowboat_protocol.keys import PrivateKey
@@ -42,6 +43,8 @@ from tests.support.live_fleet import Gateway, LiveFleet
 from tests.support.processes import Child, Children, wait_for
 from tests.support.relay import RelayThread
 from tests.support.rogue import PATIENCE_S, Rogue
+
+DISK = SystemDisk()
 
 OPERATOR, VIEWER = "operator", "viewer"
 BASE_SEQUENCE = 3
@@ -199,8 +202,8 @@ class Lab:
             text = text.replace(f'"/dev/disk/by-partlabel/rootfs-{slot}"', f'"slot-{slot}.img"')
         gateway.config.write_text(text + extra_toml)
         config = load_config(gateway.config)
-        provision(config, DEFAULT_LIMITS)
-        record_release(config, DEFAULT_LIMITS, base.file)
+        provision(DISK, config, DEFAULT_LIMITS)
+        record_release(DISK, config, DEFAULT_LIMITS, base.file)
         return gateway
 
     @contextmanager

@@ -13,6 +13,7 @@ import pytest
 
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.config import load_config
+from narrowboat_device.disk import SystemDisk
 from narrowboat_protocol.limits import MIB
 from narrowboat_protocol.release_file import HEADER_BYTES
 from narrowboat_protocol.states import State
@@ -24,6 +25,8 @@ from tests.support.relay import RelayThread
 from tests.support.rogue import PATIENCE_S
 
 from .lab import BASE_SEQUENCE, Lab
+
+DISK = SystemDisk()
 
 IMAGE = small_image(90, MIB)
 
@@ -46,7 +49,7 @@ def offline(lab: Lab, name: str, relay: RelayThread, extra_toml: str = "") -> Ga
     """A gateway that has booted and whose agent's service does not run."""
     gateway = lab.make_gateway(name, relay, extra_toml=extra_toml)
     config = load_config(gateway.config)
-    power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
+    power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
     return gateway
 
 

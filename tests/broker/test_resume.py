@@ -14,6 +14,7 @@ from narrowboat_device.assembly import open_gateway
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.config import load_config
 from narrowboat_device.core.events import RootArrived
+from narrowboat_device.disk import SystemDisk
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec, Head
 from narrowboat_protocol.states import State
@@ -136,9 +137,9 @@ def test_a_server_that_dies_in_mid_download_costs_no_byte_twice(shaky: Lab, shak
 
 def test_a_gateway_can_tell_a_bridge_that_starts_from_what_the_broker_kept(shaky: Lab) -> None:
     """Else it would not say hello to a bridge that lost its store, or say it on every link."""
-    config = load_config(shaky.make_gateway("gw-listens").config)
-    power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
-    with open_gateway(config, DEFAULT_LIMITS, with_link=True) as opened:
+    disk, config = SystemDisk(), load_config(shaky.make_gateway("gw-listens").config)
+    power_on(disk, config.boot.state_file, config.boot.booted_path, config.slot_names)
+    with open_gateway(disk, config, DEFAULT_LIMITS, with_link=True) as opened:
         events = iter(lambda: opened.inbox.get(PATIENCE_S), None)
         assert next(event for event in events if isinstance(event, RootArrived)).retained
         shaky.restart_bridge(Child.stop)

@@ -14,9 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.config import Config, load_config
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.provision import provision, signing_request
 from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB
 from tests.support.fleet import FleetKit
+
+DISK = SystemDisk()
 
 SLOT_BYTES = 1024 * KIB
 CONFIG = """
@@ -65,7 +68,7 @@ class GatewayFolder:
         return self.folder / "data"
 
     def power_on(self) -> str:
-        return power_on(self.config.boot.state_file, self.config.boot.booted_path, self.config.slot_names)
+        return power_on(DISK, self.config.boot.state_file, self.config.boot.booted_path, self.config.slot_names)
 
     def arguments(self, *words: str) -> list[str]:
         """A command line for this gateway."""
@@ -81,8 +84,8 @@ def make_gateway(folder: Path, fleet: FleetKit, more_config: str = "") -> Gatewa
     for name in ("a", "b"):
         (folder / f"slot-{name}.img").write_bytes(bytes(SLOT_BYTES))
     gateway = GatewayFolder(folder, fleet, config_path)
-    provision(gateway.config, DEFAULT_LIMITS)
-    key = x509.load_pem_x509_csr(signing_request(gateway.config)).public_key()
+    provision(DISK, gateway.config, DEFAULT_LIMITS)
+    key = x509.load_pem_x509_csr(signing_request(DISK, gateway.config)).public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     certificate = x509.load_der_x509_certificate(fleet.device_ca.issue("gw-1", key))
     (folder / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -9,9 +9,12 @@ import pytest
 from narrowboat_device.boot.file import FileBootControl
 from narrowboat_device.boot.loader import Choice, choose, default_environment, power_on
 from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.records import RecordFile
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from tests.device.kit import file_size_limit, flip_bit
+
+DISK = SystemDisk()
 
 SLOTS = ("a", "b")
 TRIES = 3
@@ -26,18 +29,18 @@ class Board:
         self.booted_file = folder / "booted"
 
     def write(self, state: BootState) -> None:
-        RecordFile.allocate(self.state_file, STATE_BYTES_MAX)
-        write_state(self.state_file, state)
+        RecordFile.allocate(DISK, self.state_file, STATE_BYTES_MAX)
+        write_state(DISK, self.state_file, state)
 
     def power_on(self) -> str:
-        return power_on(self.state_file, self.booted_file, SLOTS)
+        return power_on(DISK, self.state_file, self.booted_file, SLOTS)
 
     def control(self) -> FileBootControl:
-        return FileBootControl(self.state_file, self.booted_file, SLOTS, TRIES)
+        return FileBootControl(DISK, self.state_file, self.booted_file, SLOTS, TRIES)
 
     @property
     def state(self) -> BootState | None:
-        return read_state(self.state_file)
+        return read_state(DISK, self.state_file)
 
 
 @pytest.fixture
@@ -143,7 +146,7 @@ def test_a_boot_variable_that_reads_back_otherwise_is_told(board: Board) -> None
         def _read(self) -> BootState:
             return BootState("a", None, 0, ONLY_A)
 
-    control = ForgetfulControl(board.state_file, board.booted_file, SLOTS, TRIES)
+    control = ForgetfulControl(DISK, board.state_file, board.booted_file, SLOTS, TRIES)
     with pytest.raises(MediumError) as caught:
         control.arm_trial("b")
     assert caught.value.reason is Reason.BOOT_CONTROL_FAILED
@@ -182,8 +185,8 @@ def test_a_missing_or_garbled_state_boots_the_default_environment(tmp_path: Path
 
 def test_a_state_with_unknown_members_counts_as_garbled(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    RecordFile.allocate(board.state_file, STATE_BYTES_MAX)
-    with RecordFile(board.state_file, STATE_BYTES_MAX) as record:
+    RecordFile.allocate(DISK, board.state_file, STATE_BYTES_MAX)
+    with RecordFile(DISK, board.state_file, STATE_BYTES_MAX) as record:
         record.save(b'{"primary": "b", "trial": null, "tries_left": 0, "bootable": ["b"], "order": 1}')
     assert board.power_on() == "a"
 

@@ -18,10 +18,13 @@ from cryptography.x509.oid import NameOID
 from narrowboat_device.assembly import lock_folder
 from narrowboat_device.boot.state import BootState, read_state
 from narrowboat_device.cli import main
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.log import log_to_stderr
 from narrowboat_protocol.release_file import HEADER_BYTES
 from tests.device.kit import SLOT_BYTES, GatewayFolder, flip_bit, make_gateway
 from tests.support.fleet import FleetKit, MadeRelease
+
+DISK = SystemDisk()
 
 PATIENCE_S = 60.0
 IMAGE = random.Random(1).randbytes(300_000) + bytes(400_000)
@@ -56,7 +59,7 @@ def put(gateway: GatewayFolder, data: bytes) -> str:
 
 
 def boot_state(gateway: GatewayFolder) -> BootState | None:
-    return read_state(gateway.config.boot.state_file)
+    return read_state(DISK, gateway.config.boot.state_file)
 
 
 def slot_b(gateway: GatewayFolder) -> bytes:

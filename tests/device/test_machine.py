@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from narrowboat_device.boot.state import BootState, read_state, write_state
+from narrowboat_device.disk import SystemDisk
 from tests.device.kit import GatewayFolder, make_gateway
 from tests.support.fleet import FleetKit
 
@@ -23,9 +24,11 @@ DRIVER = """
 import itertools, json, sys
 from pathlib import Path
 from narrowboat_device.config import load_config
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.machine import SimulatedMachine, Supervision
 config, script, supervision, tick_s = sys.argv[1:]
 SimulatedMachine(
+    SystemDisk(),
     load_config(Path(config)),
     ["/bin/sh", script],
     100,
@@ -33,6 +36,7 @@ SimulatedMachine(
     itertools.count(0.0, float(tick_s)).__next__,
 ).run()
 """
+DISK = SystemDisk()
 SWITCH_OFF = "kill -TERM $PPID; exit 0"
 
 
@@ -92,10 +96,10 @@ def test_a_reboot_begins_a_new_boot_and_any_other_end_does_not(lab: Lab) -> None
 
 
 def test_an_agent_that_cannot_run_on_trial_uses_up_its_tries_and_the_old_slot_returns(lab: Lab) -> None:
-    write_state(lab.gateway.config.boot.state_file, BootState("a", "b", 3, frozenset("ab")))
+    write_state(DISK, lab.gateway.config.boot.state_file, BootState("a", "b", 3, frozenset("ab")))
     lab.run(f"grep -q '\"a\"' boot-state.booted && {{ {SWITCH_OFF}; }}; exit 1", failed_starts_max=2)
     assert [boot["slot"] for boot in lab.boots] == ["b"] * 6 + ["a"]
-    assert read_state(lab.gateway.config.boot.state_file) == BootState("a", None, 0, frozenset("a"))
+    assert read_state(DISK, lab.gateway.config.boot.state_file) == BootState("a", None, 0, frozenset("a"))
 
 
 def test_an_agent_that_ends_now_and_then_is_not_the_watchdogs_business(lab: Lab) -> None:

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat_device.core.actions import Record
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.records import MAGIC, RecordFile, record_bytes_max, record_path
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from tests.device.kit import file_size_limit, flip_bit
+
+DISK = SystemDisk()
 
 CONTENT_BYTES_MAX = 200
 HALF_BYTES = 4096
@@ -26,25 +29,25 @@ HEADER_BYTES = 52
 def path(tmp_path: Path) -> Path:
     """A record that holds `OLD` in its first half and `NEW` in its second."""
     path = tmp_path / "journal.record"
-    RecordFile.allocate(path, CONTENT_BYTES_MAX)
-    with RecordFile(path, CONTENT_BYTES_MAX) as record:
+    RecordFile.allocate(DISK, path, CONTENT_BYTES_MAX)
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
         record.save(OLD)
         record.save(NEW)
     return path
 
 
 def load(path: Path) -> bytes | None:
-    with RecordFile(path, CONTENT_BYTES_MAX) as record:
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
         return record.load()
 
 
 def save(path: Path, content: bytes) -> None:
-    with RecordFile(path, CONTENT_BYTES_MAX) as record:
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
         record.save(content)
 
 
 def test_a_new_record_has_no_content(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    RecordFile.allocate(tmp_path / "new", CONTENT_BYTES_MAX)
+    RecordFile.allocate(DISK, tmp_path / "new", CONTENT_BYTES_MAX)
     assert load(tmp_path / "new") == b""
     assert not caplog.records
 
@@ -109,7 +112,7 @@ def test_a_save_after_a_restart_spares_the_newest_copy(path: Path) -> None:
 
 
 def test_a_save_after_a_failed_one_spares_the_last_durable_copy(path: Path) -> None:
-    with RecordFile(path, CONTENT_BYTES_MAX) as record:
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
         with file_size_limit(10), pytest.raises(MediumError):
             record.save(b"torn in the first half")
         with file_size_limit(HALF_BYTES + 10):
@@ -155,18 +158,18 @@ def seal(data: bytearray, half: int) -> None:
 
 def test_a_missing_record_says_to_provision(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="narrowboat-device provision"):
-        RecordFile(tmp_path / "absent", CONTENT_BYTES_MAX)
+        RecordFile(DISK, tmp_path / "absent", CONTENT_BYTES_MAX)
 
 
 def test_allocating_again_keeps_the_content(path: Path) -> None:
-    RecordFile.allocate(path, CONTENT_BYTES_MAX)
+    RecordFile.allocate(DISK, path, CONTENT_BYTES_MAX)
     assert load(path) == NEW
 
 
 @given(contents=st.lists(st.binary(max_size=CONTENT_BYTES_MAX), min_size=1, max_size=6))
 def test_every_content_comes_back(contents: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("record") / "any"
-    RecordFile.allocate(path, CONTENT_BYTES_MAX)
+    RecordFile.allocate(DISK, path, CONTENT_BYTES_MAX)
     for content in contents:
         save(path, content)
         assert load(path) == content

@@ -19,6 +19,7 @@ from narrowboat_device.core import actions as act
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.actions import Action, Hook, Record
 from narrowboat_device.core.events import Event, Now
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.envelopes import EnvelopeFolder
 from narrowboat_device.hooks import HookCommand, HookRunner
 from narrowboat_device.inbox import Inbox, InboxClosedError
@@ -26,7 +27,7 @@ from narrowboat_device.loop import Ending, Machine, Shell
 from narrowboat_device.records import RecordFile
 from narrowboat_device.slots import SlotFile
 from narrowboat_device.status import StatusFile, read_status
-from narrowboat_device.workers import Workers
+from narrowboat_device.workers import Jobs, Workers
 from narrowboat_protocol.errors import MediumError, Reason
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.release_file import encode_header
@@ -35,6 +36,8 @@ from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import FetchRequest, decode_block
 from narrowboat_protocol.tree import TreeBuilder
 from tests.device.kit import file_size_limit
+
+DISK = SystemDisk()
 
 LIMITS = Limits(log2_chunk_size=4, subtree_chunks=4, image_bytes_max=4096)
 SLOT_BYTES = 1024
@@ -114,33 +117,36 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def build_rig(folder: Path, hook: str = "exit 21") -> Iterator[Rig]:
     state_file, booted_file = folder / "state", folder / "booted"
-    RecordFile.allocate(state_file, STATE_BYTES_MAX)
-    write_state(state_file, BootState("a", None, 0, frozenset("a")))
-    power_on(state_file, booted_file, ("a", "b"))
+    RecordFile.allocate(DISK, state_file, STATE_BYTES_MAX)
+    write_state(DISK, state_file, BootState("a", None, 0, frozenset("a")))
+    power_on(DISK, state_file, booted_file, ("a", "b"))
     reboots: list[str] = []
     with ExitStack() as stack:
         for name in ("slot-a", "slot-b"):
             (folder / name).write_bytes(bytes(SLOT_BYTES))
         slots = {
-            name: stack.enter_context(SlotFile(name, folder / f"slot-{name}", LIMITS, writable=name == "b"))
+            name: stack.enter_context(SlotFile(DISK, name, folder / f"slot-{name}", LIMITS, writable=name == "b"))
             for name in ("a", "b")
         }
         for record in Record:
-            RecordFile.allocate(folder / record, CONTENT_BYTES_MAX)
-        records = {record: stack.enter_context(RecordFile(folder / record, CONTENT_BYTES_MAX)) for record in Record}
+            RecordFile.allocate(DISK, folder / record, CONTENT_BYTES_MAX)
+        records = {
+            record: stack.enter_context(RecordFile(DISK, folder / record, CONTENT_BYTES_MAX)) for record in Record
+        }
         inbox = Inbox(block_bytes_max=1000)
         hooks = HookRunner({Hook.DOWNLOAD: HookCommand(("/bin/sh", "-c", hook), 60.0)}, "a", folder / "status")
-        workers = Workers(slots, hooks, inbox)
+        workers = Workers(Jobs(DISK, slots, hooks, inbox), inbox)
         stack.callback(workers.close)
+        stack.callback(hooks.close)
         link = RecordingLink()
         machine = Machine(
             slots=slots,
             records=records,
-            envelopes=EnvelopeFolder(folder, LIMITS),
-            boot=FileBootControl(state_file, booted_file, ("a", "b"), 3),
+            envelopes=EnvelopeFolder(DISK, folder, LIMITS),
+            boot=FileBootControl(DISK, state_file, booted_file, ("a", "b"), 3),
             workers=workers,
             link=link,
-            status=StatusFile(folder / "status", {"device": "gw-1"}),
+            status=StatusFile(DISK, folder / "status", {"device": "gw-1"}),
             reboot=lambda: reboots.append("reboot"),
         )
         yield Rig(folder, inbox, link, machine, reboots)
@@ -165,7 +171,7 @@ def test_every_action_reaches_its_part_of_the_machine(rig: Rig) -> None:
     assert rig.record(Record.JOURNAL) == b"journal"
     assert rig.machine.envelopes.load("b") == b"envelope"
     assert rig.machine.boot.status().trial == "b"
-    assert read_status(rig.folder / "status")["state"] == "downloading"
+    assert read_status(DISK, rig.folder / "status")["state"] == "downloading"
     assert core.heard == [LINK_OPENED]
     assert rig.ending is Ending.STOPPED
 
@@ -181,7 +187,7 @@ def test_every_action_reaches_its_part_of_the_machine(rig: Rig) -> None:
 )
 def test_boot_actions_change_what_boots(rig: Rig, action: Action, state: BootState) -> None:
     rig.run([action])
-    assert read_state(rig.folder / "state") == state
+    assert read_state(DISK, rig.folder / "state") == state
 
 
 def test_an_envelope_is_removed(rig: Rig) -> None:
@@ -410,7 +416,7 @@ def test_closing_frees_those_who_wait() -> None:
 
 def test_the_status_file_is_written_five_times_a_second_at_most(tmp_path: Path) -> None:
     path = tmp_path / "status"
-    status = StatusFile(path, {"device": "gw-1"})
+    status = StatusFile(DISK, path, {"device": "gw-1"})
     written = 0
     for tick in range(100):
         before = path.stat().st_mtime_ns if path.exists() else None
@@ -422,19 +428,19 @@ def test_the_status_file_is_written_five_times_a_second_at_most(tmp_path: Path) 
 
 
 def test_the_last_status_is_never_held_back_for_good(tmp_path: Path) -> None:
-    status = StatusFile(tmp_path / "status", {})
+    status = StatusFile(DISK, tmp_path / "status", {})
     status.flush(Now(0.0, 1))
     status.count_link()
     status.flush(Now(0.1, 1))
     deadline = status.deadline
     assert deadline is not None
     status.flush(Now(deadline, 2))
-    assert read_status(tmp_path / "status")["links_opened"] == 1
+    assert read_status(DISK, tmp_path / "status")["links_opened"] == 1
     assert status.deadline is None
 
 
 def test_a_status_file_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    status = StatusFile(tmp_path / "absent" / "status", {})
+    status = StatusFile(DISK, tmp_path / "absent" / "status", {})
     for second in range(3):
         status.show(STATUS)
         status.flush(Now(float(second), second))
@@ -442,7 +448,7 @@ def test_a_status_file_that_cannot_be_written_stops_nothing(tmp_path: Path, capl
 
 
 def test_the_status_says_what_the_agent_showed(tmp_path: Path) -> None:
-    status = StatusFile(tmp_path / "status", {"device": "gw-1"})
+    status = StatusFile(DISK, tmp_path / "status", {"device": "gw-1"})
     status.show(STATUS)
     status.flush(Now(0.0, 1_800_000_000))
     assert json.loads((tmp_path / "status").read_text()) == {

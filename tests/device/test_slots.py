@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat_device.files import forget_cached
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.slots import SlotFile
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.tree import HASH_BYTES, BuiltTree, TreeBuilder
 from tests.device.kit import file_size_limit, flip_bit
+
+DISK = SystemDisk()
 
 LIMITS = Limits(log2_chunk_size=4, subtree_chunks=4, image_bytes_max=4096)
 SLOT_BYTES = 1024
@@ -29,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def open_slot(path: Path, limits: Limits = LIMITS, *, writable: bool = True) -> SlotFile:
-    return SlotFile("b", path, limits, writable=writable)
+    return SlotFile(DISK, "b", path, limits, writable=writable)
 
 
 def tree_of(image: bytes, limits: Limits = LIMITS) -> BuiltTree:
@@ -100,7 +102,7 @@ def bytes_fetched_after_forgetting(path: Path) -> int:
     fd = os.open(path, os.O_RDWR)
     try:
         os.fdatasync(fd)
-        forget_cached(fd, 0, 0)
+        DISK.forget(fd, 0, 0)
         before = bytes_fetched()
         while os.read(fd, 64 * KIB):
             pass

@@ -24,6 +24,7 @@ from narrowboat_device.config import Config, load_config
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Record
 from narrowboat_device.core.memory import Letter, Outbox, read_record
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.envelopes import EnvelopeFolder
 from narrowboat_device.inbox import Inbox
 from narrowboat_device.loop import Ending, Shell
@@ -31,6 +32,8 @@ from narrowboat_device.status import status_path
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.states import State
+
+DISK = SystemDisk()
 
 _STOP_S = 30.0
 _AGENT_LOGGER = "narrowboat_device.agent"
@@ -105,14 +108,14 @@ class AgentThread:
     @property
     def boot(self) -> BootState:
         """What the boot loader would read now."""
-        state = read_state(self.config.boot.state_file)
+        state = read_state(DISK, self.config.boot.state_file)
         assert state is not None
         return state
 
     @property
     def outbox(self) -> tuple[Letter, ...]:
         """The terminal reports on disk that no Ack has covered."""
-        with open_record(self.config, Record.OUTBOX, DEFAULT_LIMITS) as record:
+        with open_record(DISK, self.config, Record.OUTBOX, DEFAULT_LIMITS) as record:
             outbox = read_record(Outbox, record.load())
         return outbox.letters if outbox is not None else ()
 
@@ -121,15 +124,15 @@ class AgentThread:
 
     def holds_envelope(self, slot: str) -> bool:
         """Whether a release lies beside a slot."""
-        return EnvelopeFolder(self.config.storage.data_dir, DEFAULT_LIMITS).load(slot) is not None
+        return EnvelopeFolder(DISK, self.config.storage.data_dir, DEFAULT_LIMITS).load(slot) is not None
 
     def _live(self) -> None:
         config = self.config
         ending = Ending.REBOOT
         while ending is Ending.REBOOT and not self._off.is_set():
-            power_on(config.boot.state_file, config.boot.booted_path, config.slot_names)
+            power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
             with ExitStack() as stack:
-                gateway = stack.enter_context(open_gateway(config, DEFAULT_LIMITS, with_link=True))
+                gateway = stack.enter_context(open_gateway(DISK, config, DEFAULT_LIMITS, with_link=True))
                 self._agent, self._inbox = gateway.agent, gateway.inbox
                 if self._off.is_set():
                     return

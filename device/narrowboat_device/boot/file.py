@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 
 from ..core.events import BootStatus
+from ..disk import Disk
 from ..files import read_bounded, write_atomically
 from .state import BootState, read_state, write_state
 
@@ -31,13 +32,13 @@ class Booted:
     slot: str
     boot_id: str
 
-    def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps({"slot": self.slot, "boot_id": self.boot_id}).encode())
+    def write(self, disk: Disk, path: Path) -> None:
+        write_atomically(disk, path, json.dumps({"slot": self.slot, "boot_id": self.boot_id}).encode())
 
     @classmethod
-    def read(cls, path: Path) -> Booted:
+    def read(cls, disk: Disk, path: Path) -> Booted:
         """Raises `UsageError` if no loader of ours booted this machine."""
-        data = read_bounded(path, _BOOTED_BYTES_MAX, "booted file (start through `narrowboat-device machine`)")
+        data = read_bounded(disk, path, _BOOTED_BYTES_MAX, "booted file (start through `narrowboat-device machine`)")
         try:
             booted = _BOOTED.validate_json(data)
             if len(bytes.fromhex(booted.boot_id)) == BOOT_ID_BYTES:
@@ -53,11 +54,12 @@ _BOOTED = TypeAdapter(Booted)
 class FileBootControl:
     """`BootControl` over a boot-state file."""
 
-    def __init__(self, state_file: Path, booted_file: Path, slots: tuple[str, str], tries: int) -> None:
+    def __init__(self, disk: Disk, state_file: Path, booted_file: Path, slots: tuple[str, str], tries: int) -> None:
+        self._disk = disk
         self._state_file = state_file
         self._slots = slots
         self._tries = tries
-        self._booted = Booted.read(booted_file)
+        self._booted = Booted.read(disk, booted_file)
         if self._booted.slot not in slots:
             raise UsageError(Reason.BAD_CONFIG, f"expected slot {' or '.join(slots)} to run; see [[slots]]")
 
@@ -96,7 +98,7 @@ class FileBootControl:
         self._write(BootState(slot, None, 0, frozenset({slot})))
 
     def _read(self) -> BootState:
-        state = read_state(self._state_file)
+        state = read_state(self._disk, self._state_file)
         if state is None:
             raise MediumError(
                 Reason.BOOT_CONTROL_FAILED, f"{self._state_file}: expected a boot state, both copies are damaged"
@@ -105,7 +107,7 @@ class FileBootControl:
 
     def _write(self, state: BootState) -> None:
         try:
-            write_state(self._state_file, state)
+            write_state(self._disk, self._state_file, state)
         except MediumError as error:
             raise MediumError(Reason.BOOT_CONTROL_FAILED, str(error)) from error
         if self._read() != state:

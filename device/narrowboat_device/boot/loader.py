@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from narrowboat_protocol.errors import MediumError
 
+from ..disk import Disk
 from ..records import RecordFile
 from .file import BOOT_ID_BYTES, Booted
 from .state import STATE_BYTES_MAX, BootState, read_state, write_state
@@ -54,21 +56,27 @@ def choose(state: BootState) -> Choice:
     return Choice(state.primary, state)
 
 
-def power_on(state_file: Path, booted_file: Path, slots: tuple[str, str]) -> str:
+def power_on(
+    disk: Disk,
+    state_file: Path,
+    booted_file: Path,
+    slots: tuple[str, str],
+    random: Callable[[int], bytes] = os.urandom,
+) -> str:
     """Choose the slot to boot, write down the choice, and begin a new boot. Returns the slot."""
-    RecordFile.allocate(state_file, STATE_BYTES_MAX)
-    state = _read(state_file)
+    RecordFile.allocate(disk, state_file, STATE_BYTES_MAX)
+    state = _read(disk, state_file)
     if state is None:
         _log.warning("the boot state is missing or unreadable; the default environment counts")
     choice = choose(state or default_environment(slots))
     if choice.state != state:
-        write_state(state_file, choice.state)
-    Booted(choice.slot, os.urandom(BOOT_ID_BYTES).hex()).write(booted_file)
+        write_state(disk, state_file, choice.state)
+    Booted(choice.slot, random(BOOT_ID_BYTES).hex()).write(disk, booted_file)
     return choice.slot
 
 
-def _read(state_file: Path) -> BootState | None:
+def _read(disk: Disk, state_file: Path) -> BootState | None:
     try:
-        return read_state(state_file)
+        return read_state(disk, state_file)
     except MediumError:
         return None

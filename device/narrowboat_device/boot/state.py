@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from narrowboat_protocol.errors import MediumError, Reason
 
+from ..disk import Disk
 from ..records import RecordFile
 
 STATE_BYTES_MAX = 2048
@@ -56,14 +57,14 @@ class BootState:
 _ADAPTER = TypeAdapter(BootState)
 
 
-def read_state(path: Path) -> BootState | None:
+def read_state(disk: Disk, path: Path) -> BootState | None:
     """What the file says; None if no copy in it is intact. Raises `UsageError` if it is not there."""
-    with RecordFile(path, STATE_BYTES_MAX) as record:
+    with RecordFile(disk, path, STATE_BYTES_MAX) as record:
         content = record.load()
     return BootState.decode(content) if content else None
 
 
-def write_state(path: Path, state: BootState) -> None:
+def write_state(disk: Disk, path: Path, state: BootState) -> None:
     """Make the state durable. Raises `MediumError`."""
-    with RecordFile(path, STATE_BYTES_MAX) as record:
+    with RecordFile(disk, path, STATE_BYTES_MAX) as record:
         record.save(state.encode())
