@@ -103,6 +103,18 @@ def test_a_power_cut_while_a_parked_assignment_is_taken_up_does_not_lose_it(
     assert journal(gateway).parked is None
 
 
+@pytest.mark.parametrize("cut", range(6))
+def test_a_power_cut_in_an_abort_leaves_no_installed_slot_without_its_release(
+    gateway: Gateway, world: World, cut: int
+) -> None:
+    gateway.hooks[ac.Hook.REBOOT] = NOT_NOW
+    gateway.assign(world.one)
+    gateway.fuse = cut
+    gateway.assign()
+    gateway.power_cycle()
+    assert gateway.state is State.ABORTED or gateway.envelopes["b"] == world.one.envelope
+
+
 # Assignments.
 
 

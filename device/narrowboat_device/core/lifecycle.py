@@ -186,14 +186,12 @@ class Lifecycle:
     def abort(self, reason: Reason, now: Now) -> list[Action]:
         """End an attempt that may still be ended: the slot stays unbootable, the boot order is as it was."""
         attempt = self._course.current
-        undo: list[Action] = []
-        if attempt.state is not State.OFFERED:
-            undo = [
-                MarkUnbootable(attempt.slot),
-                RestoreBoot(self._course.running_slot),
-                SaveEnvelope(attempt.slot, None),
-            ]
-        return [*undo, *self._course.end(State.ABORTED, reason, None, now)]
+        ended = self._course.end(State.ABORTED, reason, None, now)
+        if attempt.state is State.OFFERED:
+            return ended
+        # The envelope goes last: an attempt that a power cut brings back as installed still has it.
+        undo = (MarkUnbootable(attempt.slot), RestoreBoot(self._course.running_slot))
+        return [*undo, *ended, SaveEnvelope(attempt.slot, None)]
 
     # Events.
 
