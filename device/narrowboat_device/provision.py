@@ -11,7 +11,6 @@ whether the slot's bytes are that release is what `verify-slot` proves.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -29,7 +28,7 @@ from .config import Config
 from .core.actions import Record
 from .disk import Disk
 from .envelopes import EnvelopeFolder
-from .files import medium_failed, pwrite_all, read_bounded, sync_folder
+from .files import medium_failed, read_bounded, sync_folder, write_durably
 from .records import RecordFile, record_bytes_max, record_path
 from .release_file import ReleaseFile
 
@@ -54,24 +53,15 @@ def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = 
 
 
 def make_key(disk: Disk, path: Path) -> bool:
-    """Make a P-256 key, readable by its owner only, unless there is a file already. True if it was made."""
+    """Make a P-256 key, readable by its owner only, unless there is a file already. True if it was made. A power cut
+    leaves a whole key or none, since a part of one would never be replaced.
+    """
+    if disk.exists(path):
+        return False
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    try:
-        fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise medium_failed(f"make the key {path}", error) from error
-    try:
-        pwrite_all(disk, fd, pem, 0)
-        disk.fsync(fd)
-        sync_folder(disk, path.parent)
-    except OSError as error:
-        raise medium_failed(f"write the key {path}", error) from error
-    finally:
-        disk.close(fd)
+    write_durably(disk, path, pem, 0o600)
     return True
 
 
@@ -109,6 +99,7 @@ def _make_folder(disk: Disk, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not disk.exists(path)]
         for path in reversed(missing):
             disk.make_folder(path)
+            sync_folder(disk, path.parent)
     except OSError as error:
         raise medium_failed(f"make the folder {folder}", error) from error
 

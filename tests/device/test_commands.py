@@ -20,8 +20,11 @@ from narrowboat_device.boot.state import BootState, read_state
 from narrowboat_device.cli import main
 from narrowboat_device.disk import SystemDisk
 from narrowboat_device.log import log_to_stderr
+from narrowboat_device.provision import make_key
+from narrowboat_protocol.errors import MediumError
+from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.release_file import HEADER_BYTES
-from tests.device.kit import SLOT_BYTES, GatewayFolder, flip_bit, make_gateway
+from tests.device.kit import SLOT_BYTES, GatewayFolder, file_size_limit, flip_bit, make_gateway
 from tests.support.fleet import FleetKit, MadeRelease
 
 DISK = SystemDisk()
@@ -76,6 +79,14 @@ def test_provisioning_again_changes_nothing(gateway: GatewayFolder) -> None:
     before = content()
     assert main(gateway.arguments("provision", "--primary", "b")) == 0
     assert content() == before
+
+
+def test_a_key_that_was_written_in_part_is_not_taken_for_the_gateways(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    with file_size_limit(100), pytest.raises(MediumError):
+        make_key(DISK, path)
+    assert make_key(DISK, path)
+    PrivateKey.from_pem(path.read_bytes())
 
 
 def test_the_private_key_is_for_its_owner_only_and_never_leaves(
