@@ -115,6 +115,22 @@ def test_a_power_cut_in_an_abort_leaves_no_installed_slot_without_its_release(
     assert gateway.state is State.ABORTED or gateway.envelopes["b"] == world.one.envelope
 
 
+@pytest.mark.parametrize("cut", range(8))
+def test_an_end_that_a_power_cut_kept_from_the_journal_is_not_ended_once_more(
+    gateway: Gateway, world: World, cut: int
+) -> None:
+    gateway.hooks[ac.Hook.REBOOT] = NOT_NOW
+    gateway.assign(world.one)
+    gateway.fuse = cut
+    gateway.assign()
+    gateway.power_cycle()
+    ended = letters(gateway)
+    assert gateway.state is (State.ABORTED if ended else State.INSTALLED)
+    gateway.connect()
+    gateway.assign()
+    assert (gateway.state, letters(gateway)) == (State.ABORTED, 1)
+
+
 # Assignments.
 
 

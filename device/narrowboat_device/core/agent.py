@@ -142,7 +142,7 @@ class Agent:
     # Starting.
 
     def _started(self, event: ev.Started, now: Now) -> list[Action]:
-        lost = self._recall(event.records)
+        lost = [*self._recall(event.records), *self._memory.end_from_outbox()]
         self._inventory.begin(event.envelopes)
         trust, attempt = self._memory.trust, self._lifecycle.attempt
         if read_record(Journal, event.records[Record.JOURNAL]) is None:

@@ -16,7 +16,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from narrowboat_protocol.cbor import encode
-from narrowboat_protocol.documents import BootPair, PayloadReference
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import BootPair, PayloadReference, Report
 from narrowboat_protocol.documents.director import Window
 from narrowboat_protocol.documents.fields import Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid
 from narrowboat_protocol.errors import NarrowboatError, Reason
@@ -26,7 +27,7 @@ from narrowboat_protocol.states import State
 from narrowboat_protocol.tree import Tree
 from narrowboat_protocol.trust import Floor
 
-from .actions import Record, Save
+from .actions import Action, Record, Save
 
 RECORD_FORMAT = 1
 ASSIGNMENT_BYTES_MAX = DEFAULT_LIMITS.document_bytes_max // 8
@@ -147,6 +148,25 @@ class Memory:
     def save_outbox(self, letters: tuple[Letter, ...]) -> Save:
         self.outbox = self.outbox.model_copy(update={"letters": letters})
         return self.save(Record.OUTBOX)
+
+    def end_from_outbox(self) -> list[Action]:
+        """A power cut between the save of an end's report and that of the journal leaves an attempt that goes on though
+        its end may have been heard. The report counts: make the journal say so. A local installation has no number by
+        which its reports could be told from those of an earlier one; it ends once more.
+        """
+        attempt = self.journal.attempt
+        if attempt is None or not attempt.active or not attempt.attempt:
+            return []
+        for letter in self.outbox.letters:
+            report = Report.decode(SignedDocument.decode(letter.report).content)
+            if (report.attempt, report.component, report.release) == (
+                attempt.attempt,
+                attempt.component,
+                attempt.release,
+            ):
+                changes = {"state": report.state, "reason": report.reason, "detail": report.detail}
+                return [self.save_attempt(attempt.model_copy(update=changes))]
+        return []
 
     def note_attempt(self, attempt: Attempt) -> None:
         self.journal = self.journal.model_copy(update={"attempt": attempt})

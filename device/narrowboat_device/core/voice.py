@@ -124,7 +124,8 @@ class Voice:
         """Put a terminal report into the outbox, then say it."""
         pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
         self._newest_report = None
-        letters = (*self._memory.outbox.letters, Letter(pair=pair, report=data))
+        # An attempt begins only where its end has room: what is too much now is an earlier report of this same end.
+        letters = (*self._memory.outbox.letters[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
         return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
 
     def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
