@@ -1,0 +1,401 @@
+"""What must always be true of a gateway, checked after every event against what its disk holds durably.
+
+Everything is read from the medium by a reader of its own, so a mistake in the device's reader is not repeated here. A
+breach is an `InvariantError` that names the invariant; `INVARIANTS` lists all names, and `mutations` breaks the code
+once for each of them. Over a medium that lies about flushes nothing that rests on a sync can hold: then only what the
+machine survives by is checked, a committed slot that is whole (`honest_medium=False`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState
+from narrowboat_device.core.actions import Hook, Record
+from narrowboat_device.core.events import AckArrived, Event, HookOutcome
+from narrowboat_device.core.memory import LETTERS_MAX, Attempt, Journal, Letter, Outbox, TrustRecord
+from narrowboat_device.records import record_bytes_max, record_path
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import Ack, Hello, Report
+from narrowboat_protocol.errors import NarrowboatError
+from narrowboat_protocol.states import State
+from narrowboat_protocol.topics import Channel
+from narrowboat_protocol.transfer import FetchRequest
+from narrowboat_protocol.trust import Floor
+from tests.sim.gateway import SimGateway
+from tests.sim.machine import Observer
+from tests.sim.medium import PAGE_BYTES
+from tests.support.fleet import MadeRelease
+
+_NO_FLOOR = Floor(0, 0)
+
+INVARIANTS = {
+    "bootable": "a slot can boot, and each that can holds a signed release or the factory's image, whole and synced",
+    "trial": "a trial is of the release in the journal, and is booted a bounded number of times",
+    "commit": "only the slot that runs is committed, and only after it was asked for its health and said yes",
+    "floor": "the floor never falls",
+    "earned": "the floor is never above what was committed or what the root says",
+    "journal": "what the journal counts is on the medium",
+    "envelope": "the release lies beside its slot before the journal calls it installed",
+    "again": "nothing that is on the medium and in the journal is fetched again",
+    "outbox": "a terminal report is in the outbox before the journal says so, and until it is acknowledged",
+    "said": "nothing is said that a power cut could take back",
+    "readable": "a record that could be read can be read for ever",
+    "alive": "an agent that can read its disk starts and goes on",
+    "bounded": "no queue, file or table grows without end",
+}
+
+Pair = tuple[int, int]
+DocumentT = TypeVar("DocumentT", Journal, TrustRecord, Outbox)
+_HEADER = struct.Struct(">4sIQI")
+_FILES_MAX = 16
+_JOBS_MAX = 16
+_ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
+_INSTALLED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL, State.SUCCEEDED)
+
+
+class InvariantError(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(f"{name}: expected that {INVARIANTS[name]}; {detail}")
+        self.name = name
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What has been seen so far, of a gateway as a whole: a power cut does not make it untrue."""
+
+    floor: Floor = _NO_FLOOR
+    earned: Floor = _NO_FLOOR
+    attempt: Attempt | None = None
+    acked: set[Pair] = field(default_factory=set)
+    letters: dict[Pair, Report] = field(default_factory=dict)
+    """Every terminal report that was ever in the outbox."""
+    in_outbox: frozenset[Pair] = frozenset()
+    counted: tuple[bytes, str, int] | None = None
+    """Release, slot and the most chunks that the journal counted of the attempt at work."""
+    primary: str | None = None
+    running: str | None = None
+    read: set[Record] = field(default_factory=set)
+    trial_boots: int = 0
+    healthy: bool = False
+
+    def fork(self) -> Remembered:
+        return replace(self, acked=set(self.acked), letters=dict(self.letters), read=set(self.read))
+
+    @property
+    def key(self) -> object:
+        """Equal for pasts that forbid the same futures."""
+        return (
+            (self.floor, self.earned, self.counted, self.primary, self.running, self.trial_boots, self.healthy),
+            (self.attempt.attempt, self.attempt.release, self.attempt.state) if self.attempt is not None else None,
+            tuple(sorted((report.attempt, report.release, report.state) for report in self.letters.values())),
+            self.in_outbox - self.acked,
+            len(self.read),
+        )
+
+
+class DeviceInvariants(Observer):
+    """Watches one gateway."""
+
+    def __init__(
+        self,
+        gateway: SimGateway,
+        releases: Sequence[MadeRelease],
+        sequences: Mapping[bytes, int],
+        remembered: Remembered | None = None,
+        *,
+        honest_medium: bool = True,
+    ) -> None:
+        """`sequences`: of each release, by its digest."""
+        self.remembered = remembered or Remembered()
+        self._gateway = gateway
+        self._disk = gateway.disk
+        self._releases = {release.digest: release for release in releases}
+        self._sequences = sequences
+        self._honest_medium = honest_medium
+        self._slots = {slot.name: slot.path for slot in gateway.config.slots}
+        self._tries = gateway.config.boot.tries
+        self._versions: dict[tuple[Path, ...], tuple[tuple[int, int], ...]] = {}
+        self._contents: dict[Path, tuple[tuple[int, int], bytes | None]] = {}
+        self._decoded: dict[tuple[Record, bytes], Journal | TrustRecord | Outbox] = {}
+
+    # What can be asked.
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest attempt, as the medium has it."""
+        journal = self._record(Record.JOURNAL, Journal)
+        return journal.attempt if journal is not None else None
+
+    @property
+    def letters(self) -> tuple[Letter, ...]:
+        """The terminal reports that wait, as the medium has them."""
+        outbox = self._record(Record.OUTBOX, Outbox)
+        return outbox.letters if outbox is not None else ()
+
+    # What is told.
+
+    def booted(self, slot: str) -> None:
+        state = self._read_boot()
+        on_trial = slot != state.primary
+        if self._gateway.release_in(slot) is False and (self._honest_medium or not on_trial):
+            raise InvariantError("bootable", f"slot {slot} was booted and holds no known image")
+        remembered = self.remembered
+        self._check_commit(state)
+        remembered.running, remembered.healthy = slot, False
+        remembered.trial_boots = remembered.trial_boots + 1 if on_trial else 0
+        if remembered.trial_boots > self._tries:
+            raise InvariantError("trial", f"slot {slot} was booted {remembered.trial_boots} times without a commit")
+        self.check()
+
+    def hears(self, event: Event | None) -> None:
+        if isinstance(event, AckArrived):
+            self.remembered.acked.add(Ack.decode(SignedDocument.decode(event.data).content).pair)
+
+    def handled(self, event: Event | None) -> None:
+        self.check()
+
+    def asked(self, hook: Hook, outcome: HookOutcome) -> None:
+        if hook is Hook.HEALTH:
+            self.remembered.healthy = outcome is HookOutcome.GO_ON
+
+    def gave_up(self, error: NarrowboatError) -> None:
+        faults = self._disk.faults
+        if not (faults.read_error or faults.write_error or faults.sync_error or self._disk.pages_free is not None):
+            raise InvariantError("alive", f"the agent ended: {error}")
+
+    def published(self, channel: Channel, payload: bytes) -> None:
+        if not self._honest_medium:
+            return
+        match channel:
+            case Channel.REPORT:
+                self._check_report(Report.decode(SignedDocument.decode(payload).content))
+            case Channel.HELLO:
+                self._check_pair(Hello.decode(SignedDocument.decode(payload).content).pair)
+            case _:
+                self._check_fetch(FetchRequest.decode(payload))
+
+    # What is checked.
+
+    def check(self) -> None:
+        """Everything about the state of the disk, as far as it changed."""
+        if self._changed(self._gateway.config.boot.state_file, *self._slots.values()):
+            self._check_boot()
+        if self._honest_medium:
+            if self._changed(self._path(Record.TRUST)):
+                self._check_floor()
+            if self._changed(self._path(Record.OUTBOX), self._path(Record.JOURNAL)):
+                self._check_outbox()
+            if self._changed(self._path(Record.JOURNAL), *self._slots.values()):
+                self._check_journal()
+        self._check_bounds()
+
+    def _check_boot(self) -> None:
+        state = self._read_boot()
+        if state.primary not in state.bootable:
+            raise InvariantError("bootable", f"the committed slot {state.primary} may not boot")
+        may_boot = {state.primary, *state.bootable} if self._honest_medium else {state.primary}
+        for slot in sorted(may_boot):
+            if self._honest_medium and self._disk.waits(self._slots[slot]):
+                raise InvariantError("bootable", f"slot {slot} can boot and has bytes that are not on the medium")
+            if self._gateway.release_in(slot) is False:
+                raise InvariantError("bootable", f"slot {slot} can boot and holds no known image")
+        if self._honest_medium:
+            self._check_trial(state)
+            self._check_commit(state)
+
+    def _check_trial(self, state: BootState) -> None:
+        attempt = self.attempt
+        if state.trial is None or attempt is None or attempt.state not in _ARMED:
+            return
+        if self._gateway.release_in(state.trial) != attempt.release:
+            raise InvariantError("trial", f"slot {state.trial} is armed with another release than the journal's")
+
+    def _check_commit(self, state: BootState) -> None:
+        remembered = self.remembered
+        if remembered.primary not in (None, state.primary) and (
+            state.primary != remembered.running or not remembered.healthy
+        ):
+            raise InvariantError("commit", f"slot {state.primary} was committed, {remembered.running} runs")
+        remembered.primary = state.primary
+        release = self._gateway.release_in(state.primary)
+        if isinstance(release, bytes):
+            remembered.earned = max(remembered.earned, Floor(0, self._sequences[release]))
+
+    def _check_floor(self) -> None:
+        trust = self._record(Record.TRUST, TrustRecord)
+        if trust is None:
+            return
+        remembered = self.remembered
+        if trust.floor < remembered.floor:
+            raise InvariantError("floor", f"it was {remembered.floor} and is {trust.floor}")
+        if trust.floor > remembered.earned:
+            raise InvariantError("earned", f"it is {trust.floor}, committed was {remembered.earned}")
+        remembered.floor = trust.floor
+
+    def _check_journal(self) -> None:
+        attempt = self.attempt
+        if attempt is None:
+            return
+        self._count(attempt)
+        if attempt.slot == self.remembered.running or attempt.release not in self._releases:
+            return
+        for chunk in range(attempt.next_chunk):
+            if chunk // self._gateway.limits.subtree_chunks not in attempt.suspects and not self._is_there(
+                attempt, chunk
+            ):
+                raise InvariantError("journal", f"chunk {chunk} of {attempt.next_chunk} is not on the medium")
+        if attempt.state in _INSTALLED:
+            envelope = self._disk.durable(self._gateway.config.storage.data_dir / f"slot-{attempt.slot}.suit")
+            if envelope != attempt.envelope:
+                raise InvariantError("envelope", f"slot {attempt.slot} is {attempt.state} without it")
+
+    def _count(self, attempt: Attempt) -> None:
+        """An end may give up what was counted; nothing else may."""
+        counted = self.remembered.counted
+        same = attempt.active and counted is not None and counted[:2] == (attempt.release, attempt.slot)
+        before = counted[2] if same and counted is not None else 0
+        self.remembered.counted = attempt.release, attempt.slot, max(before, attempt.next_chunk)
+
+    def _is_there(self, attempt: Attempt, chunk: int) -> bool:
+        """The medium holds the chunk, or held it and rotted."""
+        shift = self._gateway.limits.log2_chunk_size
+        path, image = self._slots[attempt.slot], self._releases[attempt.release].image
+        start, end = chunk << shift, min((chunk + 1) << shift, len(image))
+        pages = range(start // PAGE_BYTES, -(-end // PAGE_BYTES))
+        if not self._disk.rotten(path).isdisjoint(pages):
+            return True
+        return (self._disk.durable(path) or b"")[start:end] == image[start:end]
+
+    def _check_outbox(self) -> None:
+        letters, remembered = self.letters, self.remembered
+        for letter in letters:
+            if letter.pair not in remembered.letters:
+                report = Report.decode(SignedDocument.decode(letter.report).content)
+                remembered.letters[letter.pair] = report
+        now = frozenset(letter.pair for letter in letters)
+        if lost := remembered.in_outbox - now - remembered.acked:
+            raise InvariantError("outbox", f"{sorted(lost)} is gone without an Ack")
+        remembered.in_outbox = now
+        attempt, before = self.attempt, remembered.attempt
+        if attempt is None:
+            return
+        if not attempt.active and not self._has_end(attempt, attempt.state):
+            raise InvariantError("outbox", f"the journal says {attempt.state}, and no report does")
+        if before is not None and before.active and before.release != attempt.release and not self._has_end(before):
+            raise InvariantError("outbox", "an attempt is gone without an end")
+        remembered.attempt = attempt
+
+    def _has_end(self, attempt: Attempt, state: State | None = None) -> bool:
+        return any(
+            report.release == attempt.release and report.attempt == attempt.attempt and state in (None, report.state)
+            for report in self.remembered.letters.values()
+        )
+
+    def _check_report(self, report: Report) -> None:
+        self._check_pair(report.pair)
+        if not report.state.terminal or report.parked is not None:
+            return
+        if report.pair not in {letter.pair for letter in self.letters}:
+            raise InvariantError("said", f"{report.state} is not in the outbox on the medium")
+        if report.state is State.SUCCEEDED and self._read_boot().primary != report.slot:
+            raise InvariantError("said", "a success without a commit on the medium")
+
+    def _check_pair(self, pair: Pair) -> None:
+        trust = self._record(Record.TRUST, TrustRecord)
+        if trust is None or pair[0] > trust.boot_number:
+            raise InvariantError("said", f"boot number {pair[0]} is not on the medium")
+
+    def _check_fetch(self, request: FetchRequest) -> None:
+        attempt = self.attempt
+        release = self._releases.get(attempt.release) if attempt is not None else None
+        if attempt is None or release is None or request.payload != release.payload_digest:
+            return
+        subtree_chunks = self._gateway.limits.subtree_chunks
+        counted = self.remembered.counted[2] if self.remembered.counted is not None else 0
+        if self._disk.rotten(self._slots[attempt.slot]):
+            return
+        for number in range(release.head.frame_count):
+            frame = release.head.frame(number)
+            chunks = range(frame.first_chunk, frame.first_chunk + frame.chunk_count)
+            if chunks[-1] >= counted:
+                return
+            if any(chunk // subtree_chunks in attempt.suspects for chunk in chunks):
+                continue
+            start, end = frame.offset, frame.offset + frame.encoded_length
+            if any(offset < end and start < offset + length for offset, length in request.ranges):
+                raise InvariantError("again", f"frame {number} is asked for, {counted} chunks are counted")
+
+    def _check_bounds(self) -> None:
+        gateway = self._gateway
+        sizes = {
+            "letters in the outbox": (len(self.letters), LETTERS_MAX),
+            "files": (len(self._disk.files), _FILES_MAX),
+            "jobs": (len(gateway.lanes) if gateway.lanes is not None else 0, _JOBS_MAX),
+            "bytes that wait for a sync": (self._disk.waiting_bytes, 4 * gateway.limits.subtree_size_bytes),
+        }
+        for what, (size, size_max) in sizes.items():
+            if size > size_max:
+                raise InvariantError("bounded", f"{size} {what}, at most {size_max}")
+
+    # What the medium says.
+
+    def _changed(self, *paths: Path) -> bool:
+        """Whether any of these files may have changed since this was asked last."""
+        versions = tuple(self._disk.version(path) for path in paths)
+        if self._versions.get(paths) == versions:
+            return False
+        self._versions[paths] = versions
+        return True
+
+    def _path(self, record: Record) -> Path:
+        return record_path(self._gateway.config.storage.data_dir, record)
+
+    def _read_boot(self) -> BootState:
+        content = self._newest(self._gateway.config.boot.state_file, STATE_BYTES_MAX)
+        if not content:
+            raise InvariantError("bootable", "no boot state can be read")
+        return BootState.decode(content)
+
+    def _record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
+        """What a record says; None before it was ever written."""
+        content = self._newest(self._path(record), record_bytes_max(record, self._gateway.limits))
+        if content is None:
+            if record in self.remembered.read:
+                raise InvariantError("readable", f"no copy of the {record} is intact")
+            return None
+        self.remembered.read.add(record)
+        key = (record, content)
+        if key not in self._decoded:
+            self._decoded = {known: value for known, value in self._decoded.items() if known[0] is not record}
+            self._decoded[key] = kind.decode(content, max_bytes=len(content))
+        value = self._decoded[key]
+        assert isinstance(value, kind)
+        return value
+
+    def _newest(self, path: Path, bytes_max: int) -> bytes | None:
+        version = self._disk.version(path)
+        if path not in self._contents or self._contents[path][0] != version:
+            self._contents[path] = version, _newest_copy(self._disk.durable(path) or b"", bytes_max)
+        return self._contents[path][1]
+
+
+def _newest_copy(data: bytes, bytes_max: int) -> bytes | None:
+    """The content of the newest intact copy in a record file."""
+    half_bytes = -(-(_HEADER.size + 32 + bytes_max) // PAGE_BYTES) * PAGE_BYTES
+    best: tuple[int, bytes] | None = None
+    for half in (data[:half_bytes], data[half_bytes : 2 * half_bytes]):
+        if len(half) < half_bytes or half[:4] != b"NBRC":
+            continue
+        _, _, generation, length = _HEADER.unpack_from(half)
+        content = half[_HEADER.size + 32 :][:length]
+        if hashlib.sha256(half[: _HEADER.size] + content).digest() == half[_HEADER.size :][:32]:
+            best = max(best, (generation, content)) if best is not None else (generation, content)
+    return best[1] if best is not None else None

@@ -1,0 +1,73 @@
+"""What stands around a simulated gateway: the port to its network, whoever watches it, and how the rest of the machine
+behaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from narrowboat_device.core.actions import Hook
+from narrowboat_device.core.events import Event, HookOutcome
+from narrowboat_protocol.errors import NarrowboatError
+from narrowboat_protocol.topics import Channel
+
+
+class LinkPort(Protocol):
+    """The network, as one gateway's link sees it."""
+
+    def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
+        """Send a message if the connection stands."""
+        ...
+
+    def up(self) -> None:
+        """An agent started and wants a connection."""
+        ...
+
+    def down(self) -> None:
+        """The agent's process is dead, and the connection with it."""
+        ...
+
+
+class Observer:
+    """Is told of everything that can be checked. This one checks nothing."""
+
+    def booted(self, slot: str) -> None:
+        """The loader chose a slot."""
+
+    def hears(self, event: Event | None) -> None:
+        """An event is about to be handled."""
+
+    def handled(self, event: Event | None) -> None:
+        """An event was handled and its actions were performed."""
+
+    def asked(self, hook: Hook, outcome: HookOutcome) -> None:
+        """One of the integrator's programs answered."""
+
+    def gave_up(self, error: NarrowboatError) -> None:
+        """The agent's process ended with an error."""
+
+    def published(self, channel: Channel, payload: bytes) -> None:
+        """The agent said something, whether a link stands or not."""
+
+
+def _go_on(_hook: Hook) -> HookOutcome:
+    return HookOutcome.GO_ON
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """What the rest of the machine does. Times are (least, most), in seconds."""
+
+    off_s: tuple[float, float] = (1.0, 5.0)
+    boot_s: tuple[float, float] = (5.0, 20.0)
+    job_s: tuple[float, float] = (0.01, 0.5)
+    hook: Callable[[Hook], HookOutcome] = _go_on
+    hang_at_reboot: float = 0.0
+    """How likely an orderly reboot ends in a cut."""
+    drift: float = 0.0
+    crashing: set[bytes] = field(default_factory=set)
+    """Releases that panic before their agent runs."""
+    agent_versions: Mapping[bytes, str] = field(default_factory=dict)
+    """By the release that brings it."""
