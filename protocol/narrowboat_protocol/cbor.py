@@ -10,8 +10,9 @@ the last of two equal keys, and accepts encodings that re-encode to the same byt
 comparing a re-encoding would prove nothing. It needs no more than one pass and no allocation of its own that grows with
 the input.
 
-Encoding is cbor2's canonical mode, checked by the same scanner, since that mode follows the older length-first key
-order: the two orders agree on every key that the protocol uses.
+Encoding puts map keys in bytewise order first, since cbor2's canonical mode follows the older length-first order; cbor2
+writes everything else in its shortest form anyway. The same scanner has the last word, so nothing is written that would
+not be read.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ _TAGS_WRITTEN = frozenset({18, 107})
 def encode(value: object) -> bytes:
     """Return the deterministic encoding of integers, byte and text strings, lists, maps, booleans, None and CBORTag.
 
-    Raises `UsageError` for values that the protocol does not use (floats, dates, sets, mixed keys out of order).
+    Raises `UsageError` for values that the protocol does not use (floats, dates, sets, numbers beyond 64 bits) and for
+    what is nested too deep, itself included.
     """
     try:
-        data = cbor2.dumps(value, canonical=True)
+        data = cbor2.dumps(_ordered(value, 0))
     except (cbor2.CBOREncodeError, OverflowError, ValueError, TypeError) as error:
         raise UsageError(
             Reason.BAD_USE,
@@ -47,6 +49,23 @@ def encode(value: object) -> bytes:
     except EncodingError as error:
         raise UsageError(Reason.BAD_USE, f"this value has no deterministic encoding here: {error}") from None
     return data
+
+
+def _ordered(value: object, depth: int) -> object:
+    """The same value, with every map's keys in bytewise order of their encodings."""
+    if depth > DEFAULT_LIMITS.depth_max:
+        raise UsageError(
+            Reason.BAD_USE, f"expected a value nested at most {DEFAULT_LIMITS.depth_max} deep, got a deeper one"
+        )
+    match value:
+        case cbor2.CBORTag():
+            return cbor2.CBORTag(value.tag, _ordered(value.value, depth + 1))
+        case list() | tuple():
+            return [_ordered(item, depth + 1) for item in value]
+        case Mapping():
+            items = sorted(value.items(), key=lambda item: cbor2.dumps(item[0]))
+            return {key: _ordered(item, depth + 1) for key, item in items}
+    return value
 
 
 def decode(

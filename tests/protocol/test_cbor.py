@@ -57,7 +57,7 @@ PLAIN = st.recursive(
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
-        st.dictionaries(st.one_of(st.integers(0, 23), st.text(max_size=8)), inner, max_size=4),
+        st.dictionaries(st.one_of(st.integers(-(1 << 64), (1 << 64) - 1), st.text(max_size=40)), inner, max_size=4),
     ),
     max_leaves=12,
 )
@@ -113,7 +113,30 @@ def test_size_and_depth_are_bounded_before_anything_is_built() -> None:
     assert decode(b"\x81" * 16 + b"\x00", max_bytes=100)
 
 
-@pytest.mark.parametrize("value", [1.5, {1, 2}, object(), {24: 0, -1: 0}])
+def nested(depth: int) -> object:
+    value: object = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def endless() -> object:
+    value: list[object] = []
+    value.append({1: value})
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1.5, {1, 2}, object(), {b"": 0}, {True: 0}, 1 << 64, -(1 << 64) - 1, nested(17), nested(3000), endless()],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_value_that_has_no_place_in_the_protocol_is_not_encoded(value: object) -> None:
     with pytest.raises(UsageError):
         encode(value)
+
+
+def test_map_keys_stand_in_bytewise_order_where_a_shorter_one_comes_later() -> None:
+    """RFC 8949 section 4.2.1; the order of RFC 7049 is the other one."""
+    assert encode({-1: 0, 24: 1}).hex() == "a2181801" + "2000"
+    assert encode(nested(16)) == b"\x81" * 16 + b"\x80"
