@@ -2,8 +2,9 @@
 
 A field declares its key with `key(n)`; on the wire the document is a map from those integers to values, keys below 24
 so that each costs one byte and sorts alike in every CBOR library. Absent optional fields are left out, never sent as
-null. Nested models work the same way, recursively. Models are strict (no value is converted), frozen, and refuse fields
-that they do not know, save where a model says otherwise.
+null. A default other than that is a convenience for who builds a document and always travels, so that a document has
+one encoding. Nested models work the same way, recursively. Models are strict (no value is converted), frozen, and
+refuse fields that they do not know, save where a model says otherwise.
 
 pydantic's own errors quote the input. Input may be secret or hostile, so only the place and the kind of a fault leave
 this module.
@@ -69,6 +70,8 @@ class Document(BaseModel):
     """Wire keys that are signed and stored but may be unknown to this version (the root's 16 to 23)."""
 
     _by_key: ClassVar[dict[int, str]] = {}
+    _always_sent: ClassVar[frozenset[int]] = frozenset()
+    """Wire keys of the fields with a default other than absence."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -79,16 +82,23 @@ class Document(BaseModel):
                 raise TypeError(f"{cls.__name__}.{name}: expected a wire key of its own, declared with key()")
             by_key[extra[_WIRE_KEY]] = name
         cls._by_key = by_key
+        cls._always_sent = frozenset(
+            number
+            for number, name in by_key.items()
+            if cls.model_fields[name].get_default() not in (None, PydanticUndefined)
+        )
 
     @model_validator(mode="before")
     @classmethod
     def _name_keys(cls, value: Any, info: ValidationInfo) -> Any:
         """Turn a map with integer keys, as it comes from the wire, into one with field names.
 
-        On the wire a field has one spelling only: its integer key, and no null for what is absent.
+        On the wire a field has one spelling only: its integer key, no null for what is absent, no default left out.
         """
         if not info.context or not isinstance(value, Mapping):
             return value
+        if not cls._always_sent <= value.keys():
+            raise PydanticCustomError("wire_form", "expected every field that has a default to be sent")
         named: dict[str, object] = {}
         for number, item in value.items():
             if isinstance(number, bool) or not isinstance(number, int) or item is None:

@@ -277,6 +277,7 @@ def refused_documents() -> Iterable[Vectors]:
         ("text for bytes", REPORT, report | {9: "0" * 16}, Reason.BAD_DOCUMENT),
         ("a root without one of the roles", ROOT, root | {4: ROOT.to_cbor()[4][:4]}, Reason.BAD_DOCUMENT),  # type: ignore[index]
         ("a root with an unknown key below 16", ROOT, root | {15: 0}, Reason.BAD_DOCUMENT),
+        ("a default left out", PLAIN[1][1], {1: "gw-1"}, Reason.BAD_DOCUMENT),
         ("too many ranges", PLAIN[-1][1], {1: bytes(32), 2: [[0, 1]] * 33, 3: 1024}, Reason.BAD_DOCUMENT),
     ]
     for name, document, value, reason in shapes:
