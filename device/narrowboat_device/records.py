@@ -37,6 +37,8 @@ _START = struct.Struct(">4sIQI")
 _DIGEST_BYTES = 32
 _HEADER_BYTES = _START.size + _DIGEST_BYTES
 _PAGE_BYTES = 4096
+_GENERATION_END = 1 << 63
+"""No record is ever saved so often. Above it the count could not go on."""
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ def _read_copy(half: bytes) -> _Copy | None:
         return None
     magic, form, generation, length = _START.unpack_from(half)
     content = half[_HEADER_BYTES : _HEADER_BYTES + length]
-    if magic != MAGIC or len(content) != length:
+    if magic != MAGIC or generation >= _GENERATION_END or len(content) != length:
         return None
     digest = half[_START.size : _HEADER_BYTES]
     if hashlib.sha256(half[: _START.size] + content).digest() != digest:

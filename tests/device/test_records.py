@@ -150,6 +150,16 @@ def test_a_record_of_a_newer_format_is_told_and_not_replaced_by_an_older_copy(
     assert "newer agent" in caplog.text
 
 
+def test_a_generation_that_could_not_be_counted_on_is_damage_and_not_the_end_of_saving(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[HALF_BYTES + 8 : HALF_BYTES + 16] = b"\xff" * 8
+    seal(data, HALF_BYTES)
+    path.write_bytes(data)
+    assert load(path) == OLD
+    save(path, b"again")
+    assert load(path) == b"again"
+
+
 def seal(data: bytearray, half: int) -> None:
     """Make the checksum of a copy right for what it says."""
     start, content = data[half : half + 20], data[half + HEADER_BYTES : half + HEADER_BYTES + len(NEW)]
