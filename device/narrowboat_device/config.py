@@ -12,7 +12,6 @@ than 16 MiB to decode is refused.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -28,6 +27,7 @@ from pydantic import (
 )
 
 from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
 _FAULTS_SHOWN_MAX = 20
@@ -36,7 +36,12 @@ _GOT_CHARACTERS_MAX = 60
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / path.expanduser()
+    if "\0" in str(path):
+        raise ValueError("expected a path, got one with a null character")
+    try:
+        return folder / path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -163,16 +168,15 @@ class Config(_Section):
 def load_config(path: Path) -> Config:
     """Read and check a configuration file. Raises `UsageError` that lists every fault in it."""
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        data = path.read_bytes()
     except OSError as error:
         raise UsageError(
             Reason.BAD_CONFIG, f"{path}: expected a readable file: {error.strerror}; name it with --config"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(Reason.BAD_CONFIG, f"{path}: expected TOML: {error}") from None
     try:
-        return Config.model_validate(values, context={"folder": path.parent.absolute()})
+        return Config.model_validate(parse_toml(data), context={"folder": path.parent.absolute()})
+    except UsageError as error:
+        raise UsageError(error.reason, f"{path}: {error}") from None
     except ValidationError as error:
         raise UsageError(Reason.BAD_CONFIG, _describe(path, error)) from None
 

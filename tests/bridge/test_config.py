@@ -56,6 +56,9 @@ WRONG = {
     "an unknown word": (GOOD + "\ncolour = 'red'\n", "keys.colour"),
     "a missing section": (GOOD[: GOOD.index("[keys]")], "keys"),
     "a short fleet id": (GOOD.replace("ab" * 32, "ab"), "fleet_id"),
+    "the home of nobody": (GOOD.replace('"root.signed"', '"~nobody-here/root"'), "trust.root"),
+    "a path with a null character": (GOOD.replace('"root.signed"', '"root\\u0000"'), "trust.root"),
+    "a name of thousands of parts": ("a." * 5000 + "a = 1", "dots in line 1"),
     "a limit below its bound": (GOOD + "[limits]\nuploads_max = 0\n", "limits.uploads_max"),
 }
 

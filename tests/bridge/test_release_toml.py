@@ -49,6 +49,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
         ({"level": 20}, "expected a level from 0 to 19 for codec zstd"),
         ({"codec": "lzma", "level": 10}, "expected a level from 0 to 9 for codec lzma"),
         ({"image": 3}, "`image`"),
+        ({"image": "~nobody-here/a.ext4"}, "`image`: expected a user of this machine after ~"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_what_belongs_there(

@@ -65,6 +65,9 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
         ('path = "slot-b.img"', 'path = "slot-a.img"', "the file: expected two slots", "and paths"),
         ('path = "slot-b.img"', "", "[[slots]] 2: path: missing", "block device"),
         ("[[slots]]", '[[slots]]\nname = "c"\npath = "c"\n[[slots]]', "[[slots]]", "exactly two"),
+        ('"root.cbor"', '"~nobody-here/root"', "[storage] root: expected a user", "write the whole path"),
+        ('"root.cbor"', '"root\\u0000"', "[storage] root: expected a path", "null character"),
+        ("[gateway]", "a." * 5000 + "a = 1\n[gateway]", "expected at most 256 dots", "break the line"),
         ("[gateway]", "[gatway]", "[gateway]: missing", "[gatway]: unknown"),
     ],
 )

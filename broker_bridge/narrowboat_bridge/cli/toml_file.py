@@ -8,7 +8,6 @@ started from anywhere. Values stay out of messages: somebody may have typed a pa
 from __future__ import annotations
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -16,16 +15,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.toml_text import CONFIG_BYTES_MAX, parse_toml
 
 from .files import read_bounded
 
-_FILE_BYTES_MAX = 64 * 1024
 _FAULTS_SHOWN_MAX = 5
 
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / path.expanduser()
+    if "\0" in str(path):
+        raise ValueError("expected a path, got one with a null character")
+    try:
+        return folder / path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
 
 
 Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
@@ -40,11 +44,11 @@ class TomlFile(BaseModel):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read and check `path`. Raises `UsageError` that lists what is wrong with it."""
+        data = read_bounded(path, CONFIG_BYTES_MAX)
         try:
-            values = tomllib.loads(read_bounded(path, _FILE_BYTES_MAX).decode())
-            return cls.model_validate(values, context={"folder": path.parent})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(Reason.BAD_CONFIG, f"{path}: expected TOML in UTF-8: {error}") from None
+            return cls.model_validate(parse_toml(data), context={"folder": path.parent})
+        except UsageError as error:
+            raise UsageError(error.reason, f"{path}: {error}") from None
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False, include_input=False)
             described = [_describe(fault, list(cls.model_fields)) for fault in faults[:_FAULTS_SHOWN_MAX]]

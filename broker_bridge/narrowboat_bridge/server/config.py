@@ -29,7 +29,6 @@ that others may read are refused: the director key decides what every gateway ru
 from __future__ import annotations
 
 import stat
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +45,7 @@ from pydantic import (
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import KIB, MIB
+from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
 _FAULTS_SHOWN_MAX = 20
@@ -53,7 +53,12 @@ _FAULTS_SHOWN_MAX = 20
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     folder: Path = info.context["folder"] if info.context else Path()
-    return folder / path.expanduser()
+    if "\0" in str(path):
+        raise ValueError("expected a path, got one with a null character")
+    try:
+        return folder / path.expanduser()
+    except RuntimeError:
+        raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
 
 
 Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
@@ -135,11 +140,11 @@ class Config(_Section):
 
 def load_config(path: Path) -> Config:
     """Read and check a configuration file. Raises `UsageError` that lists every fault in it."""
+    data = read_file(path)
     try:
-        values = tomllib.loads(read_file(path).decode())
-        return Config.model_validate(values, context={"folder": path.parent.absolute()})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(Reason.BAD_CONFIG, f"{path}: expected TOML: {error}") from None
+        return Config.model_validate(parse_toml(data), context={"folder": path.parent.absolute()})
+    except UsageError as error:
+        raise UsageError(error.reason, f"{path}: {error}") from None
     except ValidationError as error:
         raise UsageError(Reason.BAD_CONFIG, f"{path}: {_describe(error)}") from None
 
