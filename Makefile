@@ -7,9 +7,10 @@ BOOTSTRAP = $(or $(PYTHON),$(error expected CPython 3.11 or newer as python3, go
 	-m tests.support.bootstrap
 BIN = .venv/bin
 PYTEST_ARGS ?=
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cbor6 lint bench vectors clean
+.PHONY: help setup demo test test-cbor6 lint bench fuzz vectors clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +38,10 @@ lint: ## ruff, mypy --strict, import contracts
 bench: ## throughput, memory and latency, as ratios to nginx and curl
 	@$(BOOTSTRAP) mosquitto mke2fs nginx curl
 	@$(BIN)/python -m tests.bench
+
+fuzz: ## hostile bytes for every decoder, SECONDS=60 shared among them; with atheris where it is installed
+	@$(BOOTSTRAP)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 vectors: ## write tests/vectors anew
 	@$(BOOTSTRAP)
