@@ -75,7 +75,7 @@ class Intake:
     def read(self, topic: Topic, data: bytes, now: Now) -> HelloArrived | ReportArrived | None:
         """The event that a message is, or None if it is none that counts."""
         if not self._buckets.take(topic.name, 1, now.monotonic_s):
-            self._metrics.count(f"limited.{topic.channel}")
+            self._metrics.limit(f"limited.{topic.channel}", "device_messages_per_s")
             return None
         try:
             if topic.channel is Channel.HELLO:

@@ -204,7 +204,7 @@ class Loop:
     def _take_command(self, topic: Topic, data: bytes) -> None:
         now, performer, metrics = self._clocks(), self._parts.performer, self._parts.metrics
         if not self._buckets.take(topic.name, 1, now.monotonic_s):
-            metrics.count("limited.command")
+            metrics.limit("limited.command", "operator_messages_per_s")
             return
         try:
             judged = self._parts.desk.judge(topic.name, data, now.wall_s)

@@ -1,8 +1,9 @@
 """Counters, and the one line that shows them.
 
 Whatever is dropped, refused or too much is counted under a fixed name, since a peer that can make us write a
-line of log for each message can fill a disk. A refusal is logged the first time that its cause occurs; after
-that only the counter moves. Causes are a closed set (channel and reason), so this cannot grow either.
+line of log for each message can fill a disk. A refusal and a limit that is reached are logged the first time
+that their cause occurs; after that only the counter moves. Causes are a closed set (channel and reason, or the
+name of a limit), so this cannot grow either.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ class Metrics:
             first = self._counts[name] == 1
         if first:
             _log.warning("%s refused: %s: %s; further ones are only counted", channel, error.reason, error)
+
+    def limit(self, name: str, setting: str, by: int = 1) -> None:
+        """Count what a limit stopped; log it if it is the first that this limit stops."""
+        with self._lock:
+            first = name not in self._counts
+            self._counts[name] += by
+        if first:
+            _log.warning("%s: the limit %s is reached; what is beyond it is dropped and only counted", name, setting)
 
     def value(self, name: str) -> int:
         with self._lock:

@@ -89,7 +89,7 @@ class UploadWorker:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            self._metrics.count("dropped.upload")
+            self._metrics.limit("dropped.upload", f"{_JOBS_MAX} blocks and announcements that wait")
             return False
         return True
 
