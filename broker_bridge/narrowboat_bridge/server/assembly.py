@@ -5,8 +5,8 @@ What can be known to be wrong is found here, before the bridge says anything: ke
 name, an operators document that nobody signed, a store of another fleet, a second bridge on the same data
 folder.
 
-The threads are few: paho's two, one for each link to connect them, one for payloads, one for uploads. The
-loop has the caller's thread.
+The threads are few: one for each of the two links, one for payloads, one for uploads. The loop has the
+caller's thread.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def open_workshop(
 
 
 class _Router:
-    """Hands each message to the thread that it is for. Called in paho's threads."""
+    """Hands each message to the thread that it is for. Called in the links' threads."""
 
     def __init__(self, workshop: Workshop, metrics: Metrics) -> None:
         self._workshop = workshop

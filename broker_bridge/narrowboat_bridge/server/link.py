@@ -1,8 +1,9 @@
 """The connection to the broker: MQTT 5 over mutual TLS, made again whenever it is lost.
 
 A bridge holds two: one for documents (control) and one for payload data, so that a full data connection
-delays no document. Each has a client of paho's and a thread that connects, subscribes, waits for the end of
-the connection, waits a little (tenacity's full jitter) and starts again. Sessions are clean: what a broker
+delays no document. Each has a client of paho's and a thread that connects, drives the connection until it
+ends, waits a little (tenacity's full jitter) and starts again; other threads only publish, which appends to
+paho's queue and wakes the thread. Sessions are clean: what a broker
 would have kept for us is said again by devices and operators, who wait for our signed answers and not for the
 broker's.
 
@@ -10,20 +11,26 @@ paho queues QoS 1 messages without a bound and QoS 0 ones while its socket is fu
 Messages at QoS 1 beyond the bound are dropped; the sender of a data message waits a moment for room first,
 which paces the payload server to the speed of the broker.
 
+A broker is not trusted to keep MQTT's rules. A packet above the size that we announced is refused before its
+bytes are read, and one that paho cannot read costs this connection and nothing else; both are counted.
+
 TCP_NODELAY is set, as QoS 1 is six times slower without it.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Event, Thread
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -39,7 +46,10 @@ _WAIT = wait_random_exponential(multiplier=0.5, min=0.2, max=30)
 _CONNECT_TIMEOUT_S = 20.0
 _ROOM_WAIT_S = 2.0
 _STOP_WAIT_S = 5.0
-_PACKET_OVERHEAD_BYTES = KIB
+_LOOP_S = 1.0
+_PACKET_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max + KIB
+# What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
+_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
 
 _log = logging.getLogger(__name__)
 
@@ -87,37 +97,44 @@ class Link:
         self._on_connected: Callable[[], None] = _nothing
         self._metrics = metrics
         self._stopping = Event()
-        self._ended = Event()
         self._established = False
         self._room = Condition()
         self._outstanding: dict[int, int] = {}
         self._outstanding_bytes = 0
+        tls.sslsocket_class = _socket_class(metrics)
         self._client = self._new_client(tls)
         self._thread = Thread(target=self._run, name=f"link {settings.name}", daemon=True)
 
     def start(self, on_message: Callable[[str, bytes], None], on_connected: Callable[[], None]) -> None:
-        """Connect, now and whenever the connection is lost. Both functions run in paho's thread and must be quick."""
+        """Connect, now and whenever the connection is lost. Both functions run in its thread and must be quick."""
         self._on_message = on_message
         self._on_connected = on_connected
         self._thread.start()
 
     def stop(self) -> None:
-        """Say goodbye and end the thread. What paho still holds is lost, and will be asked for again."""
+        """Say goodbye and end the thread; nothing is published after it. What paho still holds is lost, and will be
+        asked for again.
+        """
         self._stopping.set()
         self._client.disconnect()
-        self._ended.set()
         self._thread.join(_STOP_WAIT_S)
+        with self._room:
+            self._established = False
+            self._room.notify_all()
+        # paho closes its wake-up sockets when it is collected: now, once the cycle through our callbacks is cut.
+        del self._client
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Queue a message; drop it if too many wait."""
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            self._metrics.count("dropped.publish")
+            self._metrics.limit("dropped.publish", "publishes_queued_max")
 
     def publish_data(self, topic: str, payload: bytes) -> bool:
         """Send a data message at QoS 0. Waits a moment if too many bytes are on their way; False if it was dropped."""
         with self._room:
-            if not self._established or not self._room.wait_for(self._has_room, _ROOM_WAIT_S):
+            ready = self._room.wait_for(lambda: not self._established or self._has_room(), _ROOM_WAIT_S)
+            if not ready or not self._established:
                 return False
             info = self._client.publish(topic, payload, qos=0)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -138,8 +155,7 @@ class Link:
             self._stopping.wait(wait_s(attempt))
 
     def _hold_connection(self) -> None:
-        """Connect, let paho's thread drive the connection, and return when it has ended."""
-        self._ended.clear()
+        """Connect, and drive the connection until it ends."""
         try:
             self._client.connect(
                 self._broker.host,
@@ -156,10 +172,21 @@ class Link:
                 error.strerror or type(error).__name__,
             )
             return
-        self._client.loop_start()
-        self._ended.wait()
-        self._client.loop_stop()
+        self._drive()
         self._forget_outstanding()
+
+    def _drive(self) -> None:
+        status = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            try:
+                status = self._client.loop(_LOOP_S)
+            except _UNREADABLE as error:
+                self._metrics.count("refused.packet")
+                _log.warning("the broker sent what no broker sends: %s", type(error).__name__)
+                sock = self._client.socket()
+                if sock is not None:
+                    sock.close()
+                return
 
     def _forget_outstanding(self) -> None:
         with self._room:
@@ -178,8 +205,8 @@ class Link:
         client.max_queued_messages_set(self._settings.queued_messages_max)
         client.tls_set_context(tls)
         client.on_socket_open = _set_no_delay
-        # With this set, publishing from our threads only queues and wakes paho's: it would else write to the socket
-        # from here, in the middle of a packet of its own.
+        # With this set, publishing from other threads only queues and wakes ours: paho would else write to the socket
+        # from there, in the middle of a packet of ours.
         client.on_socket_register_write = _nothing
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
@@ -187,14 +214,13 @@ class Link:
         client.on_publish = self._published
         return client
 
-    # What paho calls, in its thread.
+    # What paho calls, in the link's thread.
 
     def _connected(
         self, client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
             _log.warning("the broker refused the connection of %s: %s", self._settings.name, reason)
-            self._ended.set()
             return
         self._established = True
         _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._settings.name)
@@ -210,7 +236,6 @@ class Link:
         _properties: Properties | None,
     ) -> None:
         _log.info("the connection of %s ended: %s", self._settings.name, reason)
-        self._ended.set()
 
     def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         self._on_message(message.topic, bytes(message.payload))
@@ -230,9 +255,26 @@ def wait_s(attempt: int) -> float:
     return _WAIT(state)
 
 
+def _socket_class(metrics: Metrics) -> type[ssl.SSLSocket]:
+    """The sockets of a link, which read no more at once than one packet may have.
+
+    paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
+    anything of that size is allocated; here the request is refused, which paho takes for a lost connection.
+    """
+
+    class LinkSocket(ssl.SSLSocket):
+        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+            if buflen > _PACKET_BYTES_MAX:
+                metrics.limit("refused.packet", "the largest packet that was announced to the broker")
+                raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
+            return super().recv(buflen, flags)
+
+    return LinkSocket
+
+
 def _connect_properties() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
-    properties.MaximumPacketSize = DEFAULT_LIMITS.message_bytes_max + _PACKET_OVERHEAD_BYTES
+    properties.MaximumPacketSize = _PACKET_BYTES_MAX
     return properties
 
 

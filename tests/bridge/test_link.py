@@ -1,0 +1,95 @@
+"""The bridge's connection, against a broker that does what a test tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from narrowboat_bridge.server.config import BrokerConfig
+from narrowboat_bridge.server.link import Link, LinkSettings, tls_context
+from narrowboat_bridge.server.metrics import Metrics
+from narrowboat_protocol.limits import MIB
+from tests.support.scripted_broker import (
+    CONNACK,
+    CONNECT,
+    PATIENCE_S,
+    SUBSCRIBE,
+    UNREADABLE,
+    Authority,
+    Connection,
+    Script,
+    ScriptedBroker,
+    publish_packet,
+    until_closed,
+)
+
+TOPIC = "nb/d/gw-1/hello"
+
+
+def greet(connection: Connection) -> None:
+    """Let a bridge in; it waits for the answer before it subscribes."""
+    assert connection.packet()[0] == CONNECT
+    connection.send(CONNACK)
+    assert connection.packet()[0] == SUBSCRIBE
+
+
+@contextmanager
+def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[SimpleQueue[tuple[str, bytes]]]:
+    """A link to a broker that plays these scripts, which all end well; yields the messages that it hands on."""
+    authority = Authority(folder, "ca")
+    broker = ScriptedBroker(authority, authority.issue("broker"), *scripts)
+    own = authority.issue("bridge-1")
+    config = BrokerConfig(
+        host="127.0.0.1", port=broker.port, ca=authority.path, certificate=own.certificate, key=own.key
+    )
+    link = Link(config, tls_context(config), LinkSettings("bridge-1", [("nb/d/+/hello", 1)], 100, MIB), metrics)
+    arrived: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
+    link.start(lambda topic, data: arrived.put((topic, data)), lambda: None)
+    try:
+        yield arrived
+    finally:
+        link.stop()
+    broker.check()
+
+
+@pytest.mark.parametrize("hostile", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_packets_that_no_broker_sends_cost_the_connection_and_the_next_one_is_heard(
+    tmp_path: Path, hostile: bytes
+) -> None:
+    def lie(connection: Connection) -> None:
+        greet(connection)
+        connection.send(hostile)
+        until_closed(connection)
+
+    def speak(connection: Connection) -> None:
+        greet(connection)
+        connection.send(publish_packet(TOPIC, b"hello"))
+        until_closed(connection)
+
+    with linked(tmp_path, Metrics(), lie, speak) as arrived:
+        assert arrived.get(timeout=PATIENCE_S) == (TOPIC, b"hello")
+
+
+def test_a_packet_above_the_limit_is_refused_unread_counted_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+
+    def lie(connection: Connection) -> None:
+        greet(connection)
+        connection.send(UNREADABLE["a packet of 200 MiB"])
+        until_closed(connection)
+
+    def speak(connection: Connection) -> None:
+        greet(connection)
+        connection.send(publish_packet(TOPIC, b"hello"))
+        until_closed(connection)
+
+    with linked(tmp_path, metrics, lie, lie, speak) as arrived:
+        arrived.get(timeout=PATIENCE_S)
+    assert metrics.value("refused.packet") == 2
+    assert caplog.text.count("the largest packet that was announced") == 1
