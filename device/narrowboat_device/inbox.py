@@ -3,7 +3,8 @@
 It is bounded in three ways, because three kinds of source feed it. Our own parts put one event for each
 thing that they were asked to do, so what they may have waiting is bounded by what was asked, and `put`
 neither waits nor drops. Data blocks are the bulk, and worth least: whatever is dropped is asked for again,
-so `offer_block` drops when more bytes wait than a whole window. And documents come from a peer, who may
+so `offer_block` drops when more bytes wait than a whole window, or more blocks than any window cuts it into
+(a broker may send empty ones). And documents come from a peer, who may
 send without end: `put_from_peer` waits for room, and the connection's own flow control pushes the wait back
 to who sends. Nothing that decides anything is ever dropped.
 
@@ -18,6 +19,7 @@ from threading import Condition
 from .core.events import BlockArrived, Event
 
 _PEER_EVENTS_MAX = 64
+_BLOCKS_MAX = 2048
 
 
 class InboxClosedError(Exception):
@@ -30,6 +32,7 @@ class Inbox:
     def __init__(self, block_bytes_max: int) -> None:
         self._block_bytes_max = block_bytes_max
         self._block_bytes = 0
+        self._blocks = 0
         self._peer_events = 0
         self._dropped_blocks = 0
         self._events: deque[tuple[Event, bool]] = deque()
@@ -89,6 +92,7 @@ class Inbox:
                 self._peer_events -= 1
             elif isinstance(event, BlockArrived):
                 self._block_bytes -= len(event.message)
+                self._blocks -= 1
             self._changed.notify_all()
             return event
 
@@ -104,9 +108,11 @@ class Inbox:
 
     def _has_room(self, block: BlockArrived) -> bool:
         """An empty queue takes any block, so that none waits forever."""
-        return not self._block_bytes or self._block_bytes + len(block.message) <= self._block_bytes_max
+        fits = self._block_bytes + len(block.message) <= self._block_bytes_max and self._blocks < _BLOCKS_MAX
+        return fits or not self._blocks
 
     def _append_block(self, block: BlockArrived) -> None:
         self._block_bytes += len(block.message)
+        self._blocks += 1
         self._events.append((block, False))
         self._changed.notify_all()

@@ -29,7 +29,7 @@ from narrowboat_device.slots import SlotFile
 from narrowboat_device.status import StatusFile, read_status
 from narrowboat_device.workers import Jobs, Workers
 from narrowboat_protocol.errors import MediumError, Reason
-from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.limits import MIB, Limits
 from narrowboat_protocol.release_file import encode_header
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
@@ -366,6 +366,19 @@ def test_room_for_blocks_comes_back_as_they_are_taken() -> None:
         inbox.offer_block(ev.BlockArrived(bytes(90)))
         assert inbox.get(0.0) is not None
     assert inbox.dropped_blocks == 0
+
+
+@pytest.mark.parametrize("block", [b"", b"x"])
+def test_blocks_of_next_to_nothing_do_not_fill_the_memory(block: bytes) -> None:
+    inbox = Inbox(block_bytes_max=2 * MIB)
+    for _ in range(10_000):
+        inbox.offer_block(ev.BlockArrived(block))
+    assert len(inbox) == 2048
+    assert inbox.dropped_blocks == 10_000 - 2048
+    while inbox.get(0.0) is not None:
+        pass
+    inbox.offer_block(ev.BlockArrived(block))
+    assert len(inbox) == 1
 
 
 def test_a_block_above_the_bound_is_taken_when_nothing_else_waits() -> None:
