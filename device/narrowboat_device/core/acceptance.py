@@ -11,6 +11,8 @@ from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.payload import Head, parse_head
 from narrowboat_protocol.suit import Image
 
+from .progress import Blame, Fault
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -49,6 +51,19 @@ def accept_head(
             f"decoding needs {head.peak_memory_bytes} bytes of memory, allowed are {capabilities.memory_bytes_max}",
         )
     return head
+
+
+def refuse_head(payload: PayloadReference, layer_bytes: int, capabilities: Capabilities) -> Fault | None:
+    """Refuse a head whose reading alone would take more memory than is allowed, before a byte of it is asked for.
+
+    At its peak the head is there as it came, as its index, and as the tables over that; the layer comes with it and is
+    copied once.
+    """
+    needed = 3 * payload.head_size + 2 * layer_bytes
+    if needed <= capabilities.memory_bytes_max:
+        return None
+    detail = f"reading its head needs {needed} bytes of memory, allowed are {capabilities.memory_bytes_max}"
+    return Fault(Blame.PAYLOAD, Reason.TOO_LARGE, detail)
 
 
 def _parse(data: bytes, limits: Limits) -> Head:

@@ -28,7 +28,7 @@ from narrowboat_protocol.suit import Image
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
 from narrowboat_protocol.tree import HASH_BYTES, check_layer, leaf_hash, merkle_root
 
-from .acceptance import Capabilities, WrongPayloadError, accept_head
+from .acceptance import Capabilities, WrongPayloadError, accept_head, refuse_head
 from .actions import Action, Fetch, HashSlot, ReadBackSlot, SyncSlot, WriteChunks
 from .progress import Blame, Fault, Phase, Progress
 from .repair import Repair
@@ -123,7 +123,7 @@ class Download:
         if self._syncs.complete and not self._suspects:
             return self._begin_read_back()
         self._want_head()
-        if self._open_known:
+        if self._open_known or self.fault is not None:
             if self._syncs.written == 0:
                 frames_offset = self._payload.head_size + self._layer_size + self._tree.chunk_count * HASH_BYTES
                 self._want_frames(frames_offset)
@@ -222,11 +222,11 @@ class Download:
         self._buffer += data
         if len(self._buffer) < self._payload.head_size + self._layer_size:
             return []
-        data = bytes(self._buffer[: self._payload.head_size])
-        head = accept_head(data, self._payload, self._image, self._capabilities, self._limits)
-        layer = bytes(self._buffer[self._payload.head_size :])
-        check_layer(self._tree, layer, self._limits)
+        with memoryview(self._buffer) as view:
+            data, layer = bytes(view[: self._payload.head_size]), bytes(view[self._payload.head_size :])
         self._buffer = bytearray()
+        head = accept_head(data, self._payload, self._image, self._capabilities, self._limits)
+        check_layer(self._tree, layer, self._limits)
         self._head, self._layer = head, layer
         self._frames = FrameStream(head, self._limits)
         if self._slot_layer is not None:
@@ -288,7 +288,7 @@ class Download:
     # From one phase to the next.
 
     def _want_head(self) -> None:
-        self.phase = Phase.HEAD
+        self.phase, self.fault = Phase.HEAD, refuse_head(self._payload, self._layer_size, self._capabilities)
         self._restart_stream()
         self._stream.want(0, self._payload.head_size + self._layer_size)
 
