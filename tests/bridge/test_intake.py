@@ -17,6 +17,7 @@ from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import CampaignList, DeviceList, DevicePage
 from narrowboat_protocol.errors import Reason, TrustError
+from narrowboat_protocol.limits import MIB
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import WRITTEN_BY_OWNER, Party, parse_topic
 from tests.bridge.kit import BridgeKit, running_bridge
@@ -230,6 +231,19 @@ def test_what_the_inbox_cannot_hold_is_dropped_and_counted(tmp_path: Path) -> No
         for _ in range(150):
             bridge.put("nb/d/gw-1/hello", b"x")
         assert counted(bridge.metrics)["dropped.hello"] == 50
+
+
+def test_the_inbox_holds_a_bounded_number_of_bytes_and_takes_more_when_some_were_handled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_bridge(tmp_path, FLEET, limits=LimitsConfig(messages_queued_bytes_max=MIB)) as bridge:
+        for _ in range(2):
+            for _ in range(12):
+                bridge.put("nb/d/gw-1/report", bytes(100_000))
+            bridge.workshop.loop.turn()
+        counts = counted(bridge.metrics)
+        assert (counts["dropped.report"], counts["messages.report"]) == (4, 20)
+    assert caplog.text.count("messages_queued_bytes_max") == 1
 
 
 def test_the_root_is_published_for_those_who_come_later(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from narrowboat_bridge.server.buckets import Buckets
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.payloads import PayloadLimits, PayloadServer
+from narrowboat_bridge.server.turns import Turns
 from narrowboat_protocol.documents import CampaignAbort, CampaignStart
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.topics import parse_topic
@@ -35,7 +36,7 @@ class Server:
         self.wire = Wire()
         self.metrics = Metrics()
         self.now_s = 1000.0
-        limits = PayloadLimits(requests_per_s, bytes_per_s, requests_queued_max=10)
+        limits = PayloadLimits(requests_per_s, bytes_per_s, requests_queued_max=10, device_requests_queued_max=4)
         self.server = PayloadServer(folder, self.wire, limits, lambda: self.now_s, self.metrics)
         self.server.allow("gw-1", [DIGEST])
 
@@ -122,7 +123,8 @@ def test_hostile_requests_are_only_counted(server: Server, data: bytes) -> None:
 
 def test_a_request_larger_than_any_honest_one_is_not_read(server: Server) -> None:
     assert server.send(bytes(10_000)) == []
-    assert server.metrics.value("refused.get.too_large") == 1
+    server.server.offer(parse_topic("nb/d/gw-1/get"), bytes(10_000))
+    assert server.metrics.value("refused.get.too_large") == 2
 
 
 def test_a_device_gets_no_more_than_its_bytes_a_second_and_others_are_not_touched(tmp_path: Path) -> None:
@@ -151,10 +153,25 @@ def test_when_the_link_has_no_room_the_rest_of_a_request_is_dropped_and_counted(
     assert server.metrics.value("dropped.block") == 1
 
 
-def test_requests_beyond_the_queue_are_dropped_and_counted(server: Server) -> None:
-    for _ in range(15):
-        server.server.offer(parse_topic("nb/d/gw-1/get"), b"request")
-    assert server.metrics.value("dropped.get") == 5
+def test_requests_beyond_the_queues_are_dropped_and_counted(server: Server) -> None:
+    for device in ("gw-1", "gw-2", "gw-3"):
+        for _ in range(5):
+            server.server.offer(parse_topic(f"nb/d/{device}/get"), b"request")
+    assert server.metrics.value("limited.get_queue") == 2
+    assert server.metrics.value("dropped.get") == 3
+
+
+def test_a_device_that_asks_without_end_delays_the_others_by_one_request() -> None:
+    turns: Turns[str] = Turns(waiting_max=100, waiting_of_one_max=50)
+    for number in range(60):
+        turns.offer("greedy", f"greedy {number}")
+    turns.offer("calm", "calm 0")
+    turns.offer("shy", "shy 0")
+    turns.offer("calm", "calm 1")
+    order = [turns.take() for _ in range(6)]
+    assert order == ["greedy 0", "calm 0", "shy 0", "greedy 1", "calm 1", "greedy 2"]
+    turns.close()
+    assert turns.take() is None
 
 
 def test_the_file_of_a_payload_stays_open_and_a_bounded_number_of_them(tmp_path: Path) -> None:

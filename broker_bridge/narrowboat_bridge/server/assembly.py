@@ -81,7 +81,7 @@ def open_workshop(
         store = Store(config.store_path, trust.fleet_id, config.limits.history_rows_per_device)
         stack.callback(store.close)
         loaded = store.load()
-        inbox = Inbox(config.limits.messages_queued_max, metrics)
+        inbox = Inbox(config.limits.messages_queued_max, config.limits.messages_queued_bytes_max, metrics)
         payloads = _make_payload_server(config, loaded, sink, metrics, clocks)
         uploads = UploadWorker(_make_uploads(config, trust, clocks), inbox.put, metrics)
         campaigns = Campaigns(Settings(trust.root.version))
@@ -167,7 +167,12 @@ def _make_payload_server(
     server = PayloadServer(
         config.payloads_folder,
         sink,
-        PayloadLimits(limits.device_requests_per_s, limits.device_bytes_per_s, limits.requests_queued_max),
+        PayloadLimits(
+            limits.device_requests_per_s,
+            limits.device_bytes_per_s,
+            limits.requests_queued_max,
+            limits.device_requests_queued_max,
+        ),
         lambda: clocks().monotonic_s,
         metrics,
     )

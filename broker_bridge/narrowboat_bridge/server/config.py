@@ -101,6 +101,7 @@ class LimitsConfig(_Section):
     devices_max: int = Field(default=100_000, ge=1, le=1_000_000)
     history_rows_per_device: int = Field(default=200, ge=1, le=10_000)
     messages_queued_max: int = Field(default=10_000, ge=100, le=100_000)
+    messages_queued_bytes_max: int = Field(default=64 * MIB, ge=1 * MIB)
     publishes_queued_max: int = Field(default=20_000, ge=100, le=60_000)
     device_messages_per_s: float = Field(default=10.0, gt=0, le=10_000)
     operator_messages_per_s: float = Field(default=50.0, gt=0, le=10_000)
@@ -108,6 +109,7 @@ class LimitsConfig(_Section):
     device_bytes_per_s: int = Field(default=256 * MIB, ge=64 * KIB)
     """Stops a gateway that has lost its senses. What is beyond is dropped, so this must stay above any honest link."""
     requests_queued_max: int = Field(default=2_000, ge=10, le=100_000)
+    device_requests_queued_max: int = Field(default=64, ge=1, le=10_000)
     outstanding_bytes_max: int = Field(default=8 * MIB, ge=1 * MIB)
     replays_max: int = Field(default=20_000, ge=100, le=1_000_000)
     uploads_max: int = Field(default=4, ge=1, le=100)

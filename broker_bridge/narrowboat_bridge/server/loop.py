@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import assert_never
 
 from narrowboat_protocol.documents import EventKind, UploadBegin, UploadFinish
@@ -65,17 +66,24 @@ Item = MessageArrived | LinkOpened | UploadOutcome
 
 
 class Inbox:
-    """The one way into the loop. Any thread may put; what a peer sent is dropped when it is full."""
+    """The one way into the loop. Any thread may put; what a peer sent is dropped when too many items or bytes wait."""
 
-    def __init__(self, items_max: int, metrics: Metrics) -> None:
+    def __init__(self, items_max: int, bytes_max: int, metrics: Metrics) -> None:
         self._items: queue.Queue[Item] = queue.Queue(items_max)
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._lock = Lock()
         self._metrics = metrics
 
     def offer(self, item: MessageArrived) -> None:
+        if not self._count_bytes(len(item.data)):
+            self._metrics.limit(f"dropped.{item.topic.channel}", "messages_queued_bytes_max")
+            return
         try:
             self._items.put_nowait(item)
         except queue.Full:
-            self._metrics.count(f"dropped.{item.topic.channel}")
+            self._count_bytes(-len(item.data))
+            self._metrics.limit(f"dropped.{item.topic.channel}", "messages_queued_max")
 
     def put(self, item: Item) -> None:
         """Put an item of our own; waits for room."""
@@ -83,9 +91,20 @@ class Inbox:
 
     def get(self, timeout_s: float) -> Item | None:
         try:
-            return self._items.get(timeout=timeout_s) if timeout_s > 0 else self._items.get_nowait()
+            item = self._items.get(timeout=timeout_s) if timeout_s > 0 else self._items.get_nowait()
         except queue.Empty:
             return None
+        if isinstance(item, MessageArrived):
+            self._count_bytes(-len(item.data))
+        return item
+
+    def _count_bytes(self, change: int) -> bool:
+        """Add to the bytes that wait; False, and nothing added, if they would be too many."""
+        with self._lock:
+            if change > 0 and self._bytes + change > self._bytes_max:
+                return False
+            self._bytes += change
+            return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ It runs on a connection and a thread of its own, so that no amount of data delay
 request is served if its device may have the payload now (the newest assignment names it), there is room in
 the device's token buckets, and the link is not full. What is not served is dropped and counted, and the
 device asks again: its own window paces it, so the buckets only bound a gateway that has lost its senses.
+Devices take turns, request by request, so such a gateway delays the others by one request and no more.
 
 The ranges of a request are cut into blocks, each a message of its own. A range that reaches beyond the end of
 the payload is served up to the end. Files are named by their digest and never change, so open ones are kept.
@@ -12,10 +13,8 @@ the payload is served up to the end. Files are named by their digest and never c
 from __future__ import annotations
 
 import os
-import queue
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -29,6 +28,7 @@ from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block, FetchReques
 
 from .buckets import Buckets
 from .metrics import Metrics
+from .turns import Place, Turns
 
 _OPEN_FILES_MAX = 64
 _REQUEST_BYTES_MAX = 1024
@@ -45,11 +45,12 @@ class BlockSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PayloadLimits:
-    """What one device may take, and how many requests may wait."""
+    """What one device may take, and how many requests may wait: of all, and of one."""
 
     requests_per_s: float
     bytes_per_s: float
     requests_queued_max: int
+    device_requests_queued_max: int
 
 
 class PayloadFolder:
@@ -100,11 +101,12 @@ class PayloadServer:
         self._metrics = metrics
         self._allowed: dict[str, frozenset[bytes]] = {}
         self._lock = Lock()
-        self._requests: queue.Queue[tuple[Topic, bytes] | None] = queue.Queue(payload_limits.requests_queued_max)
+        self._requests: Turns[tuple[Topic, bytes]] = Turns(
+            payload_limits.requests_queued_max, payload_limits.device_requests_queued_max
+        )
         self._request_buckets = Buckets(payload_limits.requests_per_s, 2 * payload_limits.requests_per_s)
         depth_bytes = max(payload_limits.bytes_per_s / 4, 2 * limits.request_bytes_max)
         self._byte_buckets = Buckets(payload_limits.bytes_per_s, depth_bytes)
-        self._stopping = False
         self._thread = Thread(target=self._run, name="payloads", daemon=True)
 
     def start(self) -> None:
@@ -112,9 +114,7 @@ class PayloadServer:
 
     def stop(self) -> None:
         """End the thread after the request that it is at."""
-        self._stopping = True
-        with suppress(queue.Full):
-            self._requests.put_nowait(None)
+        self._requests.close()
         self._thread.join(_STOP_WAIT_S)
 
     def allow_all(self, allowed: Mapping[str, Iterable[bytes]]) -> None:
@@ -128,17 +128,22 @@ class PayloadServer:
             self._allowed[device] = frozenset(digests)
 
     def offer(self, topic: Topic, data: bytes) -> None:
-        """Take a message of a `get` topic."""
-        try:
-            self._requests.put_nowait((topic, data))
-        except queue.Full:
-            self._metrics.count("dropped.get")
+        """Take a message of a `get` topic. What is too long to be a request is not kept either."""
+        if len(data) > _REQUEST_BYTES_MAX:
+            too_large = PeerError(Reason.TOO_LARGE, f"expected at most {_REQUEST_BYTES_MAX} bytes, got {len(data)}")
+            self._metrics.refuse(topic.channel, too_large)
+            return
+        match self._requests.offer(topic.name, (topic, data)):
+            case Place.ALL_FULL:
+                self._metrics.limit("dropped.get", "requests_queued_max")
+            case Place.DEVICE_FULL:
+                self._metrics.limit("limited.get_queue", "device_requests_queued_max")
 
     def serve(self, topic: Topic, data: bytes) -> None:
         """Answer one request, in the calling thread. Whatever is wrong with it is counted."""
         now_s = self._monotonic_s()
         if not self._request_buckets.take(topic.name, 1, now_s):
-            self._metrics.count("limited.get")
+            self._metrics.limit("limited.get", "device_requests_per_s")
             return
         try:
             request = FetchRequest.decode(data, max_bytes=_REQUEST_BYTES_MAX)
@@ -150,16 +155,16 @@ class PayloadServer:
         to = device_topic(topic.name, Channel.DATA)
         for offset, length in _blocks(request, size_bytes):
             if not self._byte_buckets.take(topic.name, length, now_s):
-                self._metrics.count("limited.get_bytes", length)
+                self._metrics.limit("limited.get_bytes", "device_bytes_per_s", length)
                 return
             block = Block(request.payload[:DIGEST_PREFIX_BYTES], offset, os.pread(descriptor, length, offset))
             if not self._sink.publish_data(to, block.encode()):
-                self._metrics.count("dropped.block")
+                self._metrics.limit("dropped.block", "outstanding_bytes_max")
                 return
             self._metrics.count("served.bytes", length)
 
     def _run(self) -> None:
-        while (request := self._requests.get()) is not None and not self._stopping:
+        while (request := self._requests.take()) is not None:
             self.serve(*request)
         self._files.close()
 
