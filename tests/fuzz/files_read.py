@@ -19,6 +19,7 @@ from narrowboat_device import config as device_config
 from narrowboat_device.boot.file import Booted
 from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState
 from narrowboat_device.core.memory import Attempt, Journal, Letter, Outbox, TrustRecord, read_record
+from narrowboat_device.disk import SystemDisk
 from narrowboat_device.records import FORMAT, MAGIC, RecordFile
 from narrowboat_protocol import documents as doc
 from narrowboat_protocol.errors import MediumError, UsageError
@@ -103,11 +104,11 @@ def _usable(*paths: Path) -> None:
 
 def _record_file(data: bytes) -> None:
     """Whatever the file holds, what is saved next is what is read."""
-    with RecordFile(_SCRATCH.holding(data), STATE_BYTES_MAX) as record:
+    with RecordFile(SystemDisk(), _SCRATCH.holding(data), STATE_BYTES_MAX) as record:
         record.load()
         for content in (b"first", b"second"):
             record.save(content)
-    with RecordFile(_SCRATCH.path, STATE_BYTES_MAX) as record:
+    with RecordFile(SystemDisk(), _SCRATCH.path, STATE_BYTES_MAX) as record:
         assert record.load() == b"second", "the record that was saved last is not the one that counts"
 
 
@@ -124,7 +125,7 @@ def _boot_state(data: bytes) -> None:
 
 
 def _booted(data: bytes) -> None:
-    booted = Booted.read(_SCRATCH.holding(data))
+    booted = Booted.read(SystemDisk(), _SCRATCH.holding(data))
     assert len(bytes.fromhex(booted.boot_id)) == 16, "a boot id of another length"
 
 

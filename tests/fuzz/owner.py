@@ -27,7 +27,7 @@ OPERATORS = doc.Operators(
     version=1,
     operators=(doc.Operator(name="ada", cose_key=OPERATOR.public.to_cbor(), role=doc.OperatorRole.OPERATOR),),
 )
-FRESHNESS = Freshness(nonces=(ASSIGNMENT.nonce,), counter=ASSIGNMENT.counter - 1, accepted=None, time_floor=NOW)
+FRESHNESS = Freshness(nonces=(ASSIGNMENT.nonce,), counter=ASSIGNMENT.counter - 1, accepted=None, certain_s=NOW)
 _AUTHORITY_DAYS = 3650
 _REPLAYS_MAX = 100
 
