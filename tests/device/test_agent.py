@@ -337,6 +337,20 @@ def test_bytes_beyond_the_budget_hold_the_update_and_keep_its_place(gateway: Gat
     assert gateway.state is State.REBOOTING
 
 
+def test_a_spent_budget_pays_for_no_block_after_a_restart(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.assign(release, byte_budget=10_000)
+    gateway.give(ev.WireBytesCounted(10_001))
+    asked = len(gateway.fetched())
+    for _ in range(3):
+        gateway.power_on()
+        gateway.connect()
+        gateway.pass_time(10)
+    assert len(gateway.fetched()) == asked
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_budget_that_the_last_block_exceeds_holds_the_update_before_its_reboot(
     gateway: Gateway, release: MadeRelease
 ) -> None:

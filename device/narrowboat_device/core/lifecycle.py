@@ -226,14 +226,10 @@ class Lifecycle:
             return []
         attempt = attempt.model_copy(update={"wire_bytes": attempt.wire_bytes + count})
         self._memory.note_attempt(attempt)
-        if attempt.byte_budget is None or attempt.wire_bytes <= attempt.byte_budget or course.download is None:
+        held = course.hold is not None and course.hold.reason is HoldReason.BYTE_BUDGET
+        if not attempt.budget_is_spent or course.download is None or held:
             return []
-        if course.hold is not None and course.hold.reason is HoldReason.BYTE_BUDGET:
-            return []
-        return [
-            self._memory.save_attempt(attempt),
-            *course.wait_for(HoldReason.BYTE_BUDGET, now.monotonic_s + _BUDGET_CHECK_S, now),
-        ]
+        return [self._memory.save_attempt(attempt), *self._wait_for_budget(now)]
 
     def time_reached(self, now: Now) -> list[Action]:
         attempt, course = self.attempt, self._course
@@ -245,7 +241,7 @@ class Lifecycle:
             return self._fetching.work(now)
         reason = course.wait.hold.reason
         if reason is HoldReason.BYTE_BUDGET:
-            return [*course.wait_for(reason, now.monotonic_s + _BUDGET_CHECK_S, now), *self._fetching.pump(now)]
+            return [*self._wait_for_budget(now), *self._fetching.pump(now)]
         course.wait = None
         if attempt.state is State.ON_TRIAL:
             return course.ask(Hook.HEALTH)
@@ -281,7 +277,11 @@ class Lifecycle:
             return self._course.ask(Hook.DOWNLOAD)
         if state is State.INSTALLED:
             return self._trial.consider_reboot(now)
-        return self._fetching.start(now)
+        spent = state is State.DOWNLOADING and self._course.current.budget_is_spent
+        return [*(self._wait_for_budget(now) if spent else ()), *self._fetching.start(now)]
+
+    def _wait_for_budget(self, now: Now) -> list[Action]:
+        return self._course.wait_for(HoldReason.BYTE_BUDGET, now.monotonic_s + _BUDGET_CHECK_S, now)
 
     def _begin_download(self, now: Now) -> list[Action]:
         course, attempt = self._course, self._course.current

@@ -75,6 +75,10 @@ class Attempt(Document):
     def active(self) -> bool:
         return not self.state.terminal
 
+    @property
+    def budget_is_spent(self) -> bool:
+        return self.byte_budget is not None and self.wire_bytes > self.byte_budget
+
 
 class Journal(Document):
     format: int = key(1, RECORD_FORMAT, ge=1, le=255)
