@@ -115,9 +115,11 @@ def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage
         }
         records = {record: stack.enter_context(open_record(disk, config, record, limits)) for record in Record}
         envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
+        contents = {record: file.load() for record, file in records.items()}
         started = Started(
             boot=status,
-            records={record: file.load() for record, file in records.items()},
+            records=contents,
+            newer=frozenset(record for record, file in records.items() if file.is_newer),
             envelopes={name: envelope for name in slots if (envelope := envelopes.load(name)) is not None},
         )
         shown = StatusFile(disk, status_path(config.storage.data_dir), _facts(config, status))

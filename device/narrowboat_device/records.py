@@ -62,6 +62,8 @@ class RecordFile:
         self._half_bytes = _half_bytes(content_bytes_max)
         self._generation = 0
         self._newest_half: int | None = None
+        self.is_newer = False
+        """The content that was loaded last is there, in a format that only a newer agent knows."""
         try:
             self._fd = disk.open(path, os.O_RDWR)
         except OSError as error:
@@ -110,7 +112,8 @@ class RecordFile:
         self._newest_half = max(copies, key=lambda half: copies[half].generation, default=1)
         newest = copies.get(self._newest_half, _Copy(0, None if damaged else b""))
         self._generation = newest.generation
-        if copies and newest.content is None:
+        self.is_newer = bool(copies) and newest.content is None
+        if self.is_newer:
             _log.warning("record %s: a newer agent wrote it, in a format that is unknown here", self._path.name)
         return newest.content
 

@@ -12,7 +12,8 @@ import pytest
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.judge import REBOOTS_MAX
-from narrowboat_device.core.memory import LETTERS_MAX
+from narrowboat_device.core.memory import LETTERS_MAX, Outbox
+from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.documents import Delivery, Target
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
@@ -358,6 +359,50 @@ def test_a_journal_that_is_lost_in_mid_download_does_not_make_the_campaign_wait_
     gateway.power_on()
     gateway.connect()
     assert gateway.hellos[-1].assignment_counter < gateway.counter
+
+
+def _of_a_newer_agent(content: bytes) -> bytes:
+    """The same record, in the format after ours."""
+    fields = decode(content, max_bytes=1 << 16)
+    assert isinstance(fields, dict)
+    return encode(fields | {1: 2})
+
+
+@pytest.mark.parametrize("record", list(ac.Record))
+@pytest.mark.parametrize("in_file", [True, False])
+def test_an_older_agent_on_trial_goes_back_and_leaves_the_records_of_the_newer_one_alone(
+    gateway: Gateway, world: World, record: ac.Record, in_file: bool
+) -> None:
+    go_on_trial(gateway, world.one)
+    if in_file:
+        gateway.records[record], gateway.newer = None, frozenset({record})
+    else:
+        gateway.records[record] = _of_a_newer_agent(gateway.records[record] or Outbox().encode())
+    before, heard = dict(gateway.records), len(gateway.hellos) + len(gateway.reports)
+    gateway.fail_next[ac.Reboot] = Reason.BOOT_CONTROL_FAILED
+    gateway.power_on()
+    gateway.connect()
+    gateway.assign(world.other, nonce=bytes(16))
+    gateway.pass_time(30)
+    assert gateway.rebooting
+    assert (gateway.records, len(gateway.hellos) + len(gateway.reports)) == (before, heard)
+    shown = gateway.did(ac.ShowStatus)[-1]
+    assert isinstance(shown, ac.ShowStatus)
+    assert shown.reason is Reason.STATE_UNREADABLE
+    assert record in (shown.detail or "")
+
+
+@pytest.mark.parametrize("record", list(ac.Record))
+def test_an_older_agent_that_was_committed_keeps_running_beside_newer_records(
+    gateway: Gateway, world: World, record: ac.Record
+) -> None:
+    gateway.newer = frozenset({record})
+    before = dict(gateway.records)
+    gateway.power_on()
+    gateway.connect()
+    gateway.assign(world.one, nonce=bytes(16))
+    gateway.pass_time(100_000)
+    assert (gateway.rebooting, gateway.records) == (False, before)
 
 
 def test_a_trial_does_not_raise_the_floor_before_its_commit(gateway: Gateway, world: World) -> None:

@@ -84,6 +84,7 @@ class Gateway:
         self.slots = {"a": bytearray(b"old" + bytes(slot_bytes - 3)), "b": bytearray(b"\xa5" * slot_bytes)}
         self.records: dict[ac.Record, bytes | None] = dict.fromkeys(ac.Record, b"")
         self.envelopes: dict[str, bytes] = {}
+        self.newer: frozenset[ac.Record] = frozenset()
         self.boot = ev.BootStatus("a", bytes(15) + b"\x01", "a", None, 0, frozenset({"a"}))
         self.payloads: dict[bytes, bytes] = {}
         self.hooks: dict[ac.Hook, list[ev.HookOutcome]] = {}
@@ -112,7 +113,7 @@ class Gateway:
         self.rebooting, self.dark, self.fuse = False, False, None
         drawn = self._drawn
         self.agent = Agent(self.settings, self.device.key, lambda size: next(drawn).to_bytes(size, "big"), self.limits)
-        self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes)))
+        self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes), self.newer))
 
     def power_cycle(self, *, crashes: bool = False) -> None:
         """Boot as a boot loader does: try an armed slot while tries are left, else go back. `crashes`: a trial dies

@@ -27,6 +27,7 @@ from . import events as ev
 from . import offers
 from .actions import Action, Log, Reboot, Record, SaveEnvelope, ShowStatus
 from .arrears import Arrears
+from .aside import Aside, newer_records
 from .events import Event, Now
 from .inventory import Inventory
 from .judge import judge_start
@@ -63,6 +64,7 @@ class Agent:
         self._lifecycle = Lifecycle(settings, self._memory, self._voice, self._open_release, limits)
         self._inventory = Inventory(settings, limits)
         self._arrears = Arrears(self._memory)
+        self._aside: Aside | None = None
         self._wire_total = 0
         self._shown: ShowStatus | None = None
         self.refusals: Counter[Reason] = Counter()
@@ -70,6 +72,8 @@ class Agent:
     @property
     def deadline(self) -> float | None:
         """When to call `handle(TimeReached(), now)` though nothing happened, in monotonic seconds."""
+        if self._aside is not None:
+            return self._aside.deadline_s
         times = (self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s)
         return min((time for time in times if time is not None), default=None)
 
@@ -80,6 +84,11 @@ class Agent:
 
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Take one event; return what to do, in order."""
+        if isinstance(event, ev.Started) and (newer := newer_records(event)):
+            self._aside = Aside(event.boot, newer)
+            return self._aside.begin()
+        if self._aside is not None:
+            return self._aside.handle(event, now)
         dropped: list[Action] = []
         if isinstance(event, ev.ActionFailed):
             dropped = self._arrears.failed(event.action, ended=not self._lifecycle.active)
@@ -142,7 +151,8 @@ class Agent:
     # Starting.
 
     def _started(self, event: ev.Started, now: Now) -> list[Action]:
-        lost = [*self._recall(event.records), *self._memory.end_from_outbox()]
+        lost = [*self._memory.recall(event.records), *self._memory.end_from_outbox()]
+        self._trust = Trust(self._memory.trust.root, self._memory.trust.fleet_id, self._limits)
         self._inventory.begin(event.envelopes)
         trust, attempt = self._memory.trust, self._lifecycle.attempt
         if read_record(Journal, event.records[Record.JOURNAL]) is None:
@@ -165,23 +175,6 @@ class Agent:
         verdict = judge_start(attempt, event.boot)
         begun = Log(f"started in slot {event.boot.running}: {verdict.name.lower()}")
         return [raised, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
-
-    def _recall(self, records: dict[Record, bytes | None]) -> list[Action]:
-        """Take up the records; what cannot be read is said, and the agent goes on without it."""
-        journal = read_record(Journal, records[Record.JOURNAL])
-        trust = read_record(TrustRecord, records[Record.TRUST])
-        outbox = read_record(Outbox, records[Record.OUTBOX])
-        found = {Record.JOURNAL: journal, Record.TRUST: trust, Record.OUTBOX: outbox}
-        self._memory.journal = journal or self._memory.journal
-        self._memory.outbox = outbox or self._memory.outbox
-        if trust is not None:
-            self._memory.trust = trust
-            self._trust = Trust(trust.root, trust.fleet_id, self._limits)
-        return [
-            Log(f"{record}: expected a record, found none that can be read; going on without it", warning=True)
-            for record, value in found.items()
-            if value is None and records[record] != b""
-        ]
 
     def _committed_floor(self, boot: ev.BootStatus) -> Floor:
         """That of the release that runs, unless it is on trial: a lost data partition does not lower the floor."""

@@ -50,6 +50,8 @@ class Started:
     records: dict[Record, bytes | None]
     envelopes: dict[str, bytes]
     """The release envelope beside each slot, by slot name, where there is one."""
+    newer: frozenset[Record] = frozenset()
+    """Records whose file is in a format that only a newer agent knows; None in `records`."""
 
 
 @dataclass(frozen=True, slots=True)

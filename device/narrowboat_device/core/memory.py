@@ -11,11 +11,12 @@ state of the resumable hash is a count: `next_chunk` chunks are synced, and ever
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from narrowboat_protocol.cbor import encode
+from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import BootPair, PayloadReference, Report
 from narrowboat_protocol.documents.director import Window
@@ -27,7 +28,7 @@ from narrowboat_protocol.states import State
 from narrowboat_protocol.tree import Tree
 from narrowboat_protocol.trust import Floor
 
-from .actions import Action, Record, Save
+from .actions import Action, Log, Record, Save
 
 RECORD_FORMAT = 1
 ASSIGNMENT_BYTES_MAX = DEFAULT_LIMITS.document_bytes_max // 8
@@ -81,14 +82,14 @@ class Attempt(Document):
 
 
 class Journal(Document):
-    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    format: int = key(1, RECORD_FORMAT, ge=1, le=RECORD_FORMAT)
     attempt: Attempt | None = key(2, None)
     parked: bytes | None = key(3, None, max_length=PARKED_BYTES_MAX)
     """The newest delivery that came too late; acted on after the end."""
 
 
 class TrustRecord(Document):
-    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    format: int = key(1, RECORD_FORMAT, ge=1, le=RECORD_FORMAT)
     root: bytes = key(2, max_length=DEFAULT_LIMITS.root_bytes_max)
     fleet_id: Digest = key(3)
     boot_number: Counter = key(4, 0)
@@ -115,7 +116,7 @@ class Letter(Document):
 
 
 class Outbox(Document):
-    format: int = key(1, RECORD_FORMAT, ge=1, le=255)
+    format: int = key(1, RECORD_FORMAT, ge=1, le=RECORD_FORMAT)
     letters: Annotated[tuple[Letter, ...], AS_TUPLE] = key(2, (), max_length=LETTERS_MAX)
 
 
@@ -131,6 +132,19 @@ class Memory:
         self.journal = journal
         self.trust = trust
         self.outbox = outbox
+
+    def recall(self, records: Mapping[Record, bytes | None]) -> list[Action]:
+        """Take up the records of an earlier start; what cannot be read is said, and the agent goes on without it."""
+        journal = read_record(Journal, records[Record.JOURNAL])
+        trust = read_record(TrustRecord, records[Record.TRUST])
+        outbox = read_record(Outbox, records[Record.OUTBOX])
+        self.journal, self.trust, self.outbox = journal or self.journal, trust or self.trust, outbox or self.outbox
+        found = {Record.JOURNAL: journal, Record.TRUST: trust, Record.OUTBOX: outbox}
+        return [
+            Log(f"{record}: expected a record, found none that can be read; going on without it", warning=True)
+            for record, value in found.items()
+            if value is None and records[record] != b""
+        ]
 
     def save(self, record: Record) -> Save:
         contents = {Record.JOURNAL: self.journal, Record.TRUST: self.trust, Record.OUTBOX: self.outbox}
@@ -185,6 +199,16 @@ def content_of(image_sha256: bytes, tree: Tree) -> bytes:
 
 
 RecordT = TypeVar("RecordT", Journal, TrustRecord, Outbox)
+
+
+def is_newer(content: bytes | None) -> bool:
+    """Whether a record is in a format above ours: intact, and not for this agent to read or to replace."""
+    try:
+        fields = decode(content or b"", max_bytes=DEFAULT_LIMITS.journal_bytes)
+    except NarrowboatError:
+        return False
+    form = fields.get(1) if isinstance(fields, dict) else None
+    return isinstance(form, int) and form > RECORD_FORMAT
 
 
 def read_record(kind: type[RecordT], content: bytes | None) -> RecordT | None:
