@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,18 @@ def test_a_missing_or_garbled_state_boots_the_default_environment(tmp_path: Path
     assert board.power_on() == "a"
     assert board.state == default_environment(SLOTS)
     assert board.control().status().bootable == BOTH
+
+
+def test_a_state_that_cannot_be_read_for_once_is_not_replaced(board: Board) -> None:
+    class FailingDisk(SystemDisk):
+        """A medium that does not answer."""
+
+        def pread(self, _fd: int, _length: int, _offset: int, /) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    board.write(BootState("b", None, 0, ONLY_B))
+    assert power_on(FailingDisk(), board.state_file, board.booted_file, SLOTS) == "a"
+    assert board.power_on() == "b"
 
 
 def test_a_state_with_unknown_members_counts_as_garbled(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@
     no trial                     boot the primary slot; if it is not bootable, the other one that is
     nothing is bootable          boot the primary slot all the same: it was committed once, and a machine that
                                  stays in its loader is lost for certain
-    no state can be read         write the default environment (the first configured slot is primary, both are
+    no copy of it is intact      write the default environment (the first configured slot is primary, both are
                                  bootable) and boot by it: the one case in which two faults at once may boot a
                                  slot that nobody committed
+    reading it fails             boot by the default environment and write nothing: what cannot be read now may be
+                                 whole, and count again at the next power-on
 
 A try is counted before the slot is booted, so a slot that hangs or loses power in its first instruction has
 used it.
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from narrowboat_protocol.errors import MediumError
+from narrowboat_protocol.errors import MediumError, Reason
 
 from ..disk import Disk
 from ..records import RecordFile
@@ -65,18 +67,19 @@ def power_on(
 ) -> str:
     """Choose the slot to boot, write down the choice, and begin a new boot. Returns the slot."""
     RecordFile.allocate(disk, state_file, STATE_BYTES_MAX)
-    state = _read(disk, state_file)
+    state, answered = _read(disk, state_file)
     if state is None:
         _log.warning("the boot state is missing or unreadable; the default environment counts")
     choice = choose(state or default_environment(slots))
-    if choice.state != state:
+    if choice.state != state and answered:
         write_state(disk, state_file, choice.state)
     Booted(choice.slot, random(BOOT_ID_BYTES).hex()).write(disk, booted_file)
     return choice.slot
 
 
-def _read(disk: Disk, state_file: Path) -> BootState | None:
+def _read(disk: Disk, state_file: Path) -> tuple[BootState | None, bool]:
+    """The state, if there is one, and whether the medium answered at all."""
     try:
-        return read_state(disk, state_file)
-    except MediumError:
-        return None
+        return read_state(disk, state_file), True
+    except MediumError as error:
+        return None, error.reason is Reason.STATE_UNREADABLE
