@@ -8,9 +8,10 @@ BOOTSTRAP = $(or $(PYTHON),$(error expected CPython 3.11 or newer as python3, go
 BIN = .venv/bin
 PYTEST_ARGS ?=
 SECONDS ?= 60
+SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cbor6 lint bench fuzz vectors clean
+.PHONY: help setup demo test test-cbor6 soak lint bench fuzz vectors clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +28,11 @@ test: setup ## the whole suite; PYTEST_ARGS goes to pytest
 test-cbor6: ## the protocol's tests with cbor2 6, which cwt does not work with
 	@$(BOOTSTRAP) --cbor6
 	.venv-cbor6/bin/python -m pytest -m "not cwt" tests/protocol $(PYTEST_ARGS)
+
+soak: ## every power cut and every one after it, and SEEDS storms; for hours
+	@$(BOOTSTRAP)
+	@$(BIN)/python -m tests.sim.cuts
+	@$(BIN)/python -m tests.sim.storms --seeds $(SEEDS)
 
 lint: ## ruff, mypy --strict, import contracts
 	@$(BOOTSTRAP)

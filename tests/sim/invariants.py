@@ -1,9 +1,9 @@
 """What must always be true of a gateway, checked after every event against what its disk holds durably.
 
 Everything is read from the medium by a reader of its own, so a mistake in the device's reader is not repeated here. A
-breach is an `InvariantError` that names the invariant; `INVARIANTS` lists all names, and `mutations` breaks the code
-once for each of them. Over a medium that lies about flushes nothing that rests on a sync can hold: then only what the
-machine survives by is checked, a committed slot that is whole (`honest_medium=False`).
+breach is an `InvariantError` that names the invariant, and `mutations` breaks the code once for each of them. Over a
+medium that lies about flushes nothing that rests on a sync can hold: then only what the machine survives by is checked,
+a committed slot that is whole (`honest_medium=False`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeVar
 from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState
 from narrowboat_device.core.actions import Hook, Record
 from narrowboat_device.core.events import AckArrived, Event, HookOutcome
-from narrowboat_device.core.memory import LETTERS_MAX, Attempt, Journal, Letter, Outbox, TrustRecord
+from narrowboat_device.core.memory import LETTERS_MAX, Attempt, Journal, Letter, Outbox, TrustRecord, content_of
 from narrowboat_device.records import record_bytes_max, record_path
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Hello, Report
@@ -30,25 +30,10 @@ from narrowboat_protocol.trust import Floor
 from tests.sim.gateway import SimGateway
 from tests.sim.machine import Observer
 from tests.sim.medium import PAGE_BYTES
+from tests.sim.promises import InvariantError
 from tests.support.fleet import MadeRelease
 
 _NO_FLOOR = Floor(0, 0)
-
-INVARIANTS = {
-    "bootable": "a slot can boot, and each that can holds a signed release or the factory's image, whole and synced",
-    "trial": "a trial is of the release in the journal, and is booted a bounded number of times",
-    "commit": "only the slot that runs is committed, and only after it was asked for its health and said yes",
-    "floor": "the floor never falls",
-    "earned": "the floor is never above what was committed or what the root says",
-    "journal": "what the journal counts is on the medium",
-    "envelope": "the release lies beside its slot before the journal calls it installed",
-    "again": "nothing that is on the medium and in the journal is fetched again",
-    "outbox": "a terminal report is in the outbox before the journal says so, and until it is acknowledged",
-    "said": "nothing is said that a power cut could take back",
-    "readable": "a record that could be read can be read for ever",
-    "alive": "an agent that can read its disk starts and goes on",
-    "bounded": "no queue, file or table grows without end",
-}
 
 Pair = tuple[int, int]
 DocumentT = TypeVar("DocumentT", Journal, TrustRecord, Outbox)
@@ -56,15 +41,6 @@ _HEADER = struct.Struct(">4sIQI")
 _FILES_MAX = 16
 _JOBS_MAX = 16
 _ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
-_INSTALLED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL, State.SUCCEEDED)
-
-
-class InvariantError(AssertionError):
-    """An invariant does not hold."""
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(f"{name}: expected that {INVARIANTS[name]}; {detail}")
-        self.name = name
 
 
 @dataclass(slots=True)
@@ -78,16 +54,20 @@ class Remembered:
     letters: dict[Pair, Report] = field(default_factory=dict)
     """Every terminal report that was ever in the outbox."""
     in_outbox: frozenset[Pair] = frozenset()
-    counted: tuple[bytes, str, int] | None = None
-    """Release, slot and the most chunks that the journal counted of the attempt at work."""
+    counted: tuple[bytes | None, str, int] | None = None
+    """Content, slot and the most chunks of it that the journal counted, of the attempt at work."""
     primary: str | None = None
+    committed: dict[str, bytes | bool | None] = field(default_factory=dict)
+    """What each slot held when it was the committed one."""
     running: str | None = None
     read: set[Record] = field(default_factory=set)
     trial_boots: int = 0
     healthy: bool = False
 
     def fork(self) -> Remembered:
-        return replace(self, acked=set(self.acked), letters=dict(self.letters), read=set(self.read))
+        return replace(
+            self, acked=set(self.acked), letters=dict(self.letters), read=set(self.read), committed=dict(self.committed)
+        )
 
     @property
     def key(self) -> object:
@@ -97,6 +77,7 @@ class Remembered:
             (self.attempt.attempt, self.attempt.release, self.attempt.state) if self.attempt is not None else None,
             tuple(sorted((report.attempt, report.release, report.state) for report in self.letters.values())),
             self.in_outbox - self.acked,
+            tuple(sorted(self.committed)),
             len(self.read),
         )
 
@@ -118,6 +99,7 @@ class DeviceInvariants(Observer):
         self._gateway = gateway
         self._disk = gateway.disk
         self._releases = {release.digest: release for release in releases}
+        self._contents_of = {_content_of(release): release for release in releases}
         self._sequences = sequences
         self._honest_medium = honest_medium
         self._slots = {slot.name: slot.path for slot in gateway.config.slots}
@@ -144,8 +126,11 @@ class DeviceInvariants(Observer):
 
     def booted(self, slot: str) -> None:
         state = self._read_boot()
-        on_trial = slot != state.primary
-        if self._gateway.release_in(slot) is False and (self._honest_medium or not on_trial):
+        on_trial = slot == state.trial
+        may_boot = slot in (state.bootable | {state.primary}) and (self._honest_medium or not on_trial)
+        if not may_boot and self._honest_medium and not self._disk.faults.read_error:
+            raise InvariantError("bootable", f"slot {slot} was booted and may not be")
+        if may_boot and self._gateway.release_in(slot) is False:
             raise InvariantError("bootable", f"slot {slot} was booted and holds no known image")
         remembered = self.remembered
         self._check_commit(state)
@@ -220,12 +205,13 @@ class DeviceInvariants(Observer):
 
     def _check_commit(self, state: BootState) -> None:
         remembered = self.remembered
-        if remembered.primary not in (None, state.primary) and (
-            state.primary != remembered.running or not remembered.healthy
-        ):
+        release = self._gateway.release_in(state.primary)
+        changed = remembered.primary not in (None, state.primary)
+        earned = state.primary == remembered.running and remembered.healthy
+        if changed and not earned and remembered.committed.get(state.primary) != release:
             raise InvariantError("commit", f"slot {state.primary} was committed, {remembered.running} runs")
         remembered.primary = state.primary
-        release = self._gateway.release_in(state.primary)
+        remembered.committed[state.primary] = release
         if isinstance(release, bytes):
             remembered.earned = max(remembered.earned, Floor(0, self._sequences[release]))
 
@@ -245,29 +231,34 @@ class DeviceInvariants(Observer):
         if attempt is None:
             return
         self._count(attempt)
-        if attempt.slot == self.remembered.running or attempt.release not in self._releases:
+        self._check_envelope(attempt)
+        if attempt.slot == self.remembered.running or attempt.content is None:
             return
         for chunk in range(attempt.next_chunk):
             if chunk // self._gateway.limits.subtree_chunks not in attempt.suspects and not self._is_there(
                 attempt, chunk
             ):
                 raise InvariantError("journal", f"chunk {chunk} of {attempt.next_chunk} is not on the medium")
-        if attempt.state in _INSTALLED:
-            envelope = self._disk.durable(self._gateway.config.storage.data_dir / f"slot-{attempt.slot}.suit")
-            if envelope != attempt.envelope:
-                raise InvariantError("envelope", f"slot {attempt.slot} is {attempt.state} without it")
+
+    def _check_envelope(self, attempt: Attempt) -> None:
+        if attempt.state not in _ARMED:
+            return
+        envelope = self._disk.durable(self._gateway.config.storage.data_dir / f"slot-{attempt.slot}.suit")
+        if envelope != attempt.envelope:
+            raise InvariantError("envelope", f"slot {attempt.slot} is {attempt.state} without it")
 
     def _count(self, attempt: Attempt) -> None:
         """An end may give up what was counted; nothing else may."""
         counted = self.remembered.counted
-        same = attempt.active and counted is not None and counted[:2] == (attempt.release, attempt.slot)
+        same = attempt.active and counted is not None and counted[:2] == (attempt.content, attempt.slot)
         before = counted[2] if same and counted is not None else 0
-        self.remembered.counted = attempt.release, attempt.slot, max(before, attempt.next_chunk)
+        self.remembered.counted = attempt.content, attempt.slot, max(before, attempt.next_chunk)
 
     def _is_there(self, attempt: Attempt, chunk: int) -> bool:
         """The medium holds the chunk, or held it and rotted."""
         shift = self._gateway.limits.log2_chunk_size
-        path, image = self._slots[attempt.slot], self._releases[attempt.release].image
+        assert attempt.content is not None
+        path, image = self._slots[attempt.slot], self._contents_of[attempt.content].image
         start, end = chunk << shift, min((chunk + 1) << shift, len(image))
         pages = range(start // PAGE_BYTES, -(-end // PAGE_BYTES))
         if not self._disk.rotten(path).isdisjoint(pages):
@@ -319,7 +310,9 @@ class DeviceInvariants(Observer):
         if attempt is None or release is None or request.payload != release.payload_digest:
             return
         subtree_chunks = self._gateway.limits.subtree_chunks
-        counted = self.remembered.counted[2] if self.remembered.counted is not None else 0
+        content, _, counted = self.remembered.counted or (None, "", 0)
+        if content != _content_of(release):
+            return
         if self._disk.rotten(self._slots[attempt.slot]):
             return
         for number in range(release.head.frame_count):
@@ -385,6 +378,10 @@ class DeviceInvariants(Observer):
         if path not in self._contents or self._contents[path][0] != version:
             self._contents[path] = version, _newest_copy(self._disk.durable(path) or b"", bytes_max)
         return self._contents[path][1]
+
+
+def _content_of(release: MadeRelease) -> bytes:
+    return content_of(release.image_sha256, release.head.tree)
 
 
 def _newest_copy(data: bytes, bytes_max: int) -> bytes | None:

@@ -93,7 +93,10 @@ class Begun:
 class Play:
     """One gateway and its server in one world, from a state until both have come to rest."""
 
-    def __init__(self, stage: Stage, scene: Scene, state: Begun, seed: int) -> None:
+    def __init__(
+        self, stage: Stage, state: Begun, seed: int, direct: Callable[[Play], None], *, honest_medium: bool = True
+    ) -> None:
+        """`direct` says what the server and the rest of the machine do."""
         self.world = World(seed)
         self.stage = stage
         self.disk = state.disk
@@ -111,9 +114,11 @@ class Play:
             behaviour=Behaviour(job_s=(0.002, 0.03)),
         )
         self.server.gateway = self.gateway
-        self.invariants = DeviceInvariants(self.gateway, stage.releases, stage.sequences, state.remembered)
+        self.invariants = DeviceInvariants(
+            self.gateway, stage.releases, stage.sequences, state.remembered, honest_medium=honest_medium
+        )
         self.gateway.observer = self.invariants
-        scene.direct(self)
+        direct(self)
 
     def state(self) -> Begun:
         """All that would outlive a power cut at this moment."""
@@ -156,7 +161,7 @@ class Scene:
 
     def play(self, stage: Stage, state: Begun, seed: int, watch: Callable[[str, Play], None] | None = None) -> Play:
         """Play from a state to the end, and check the end."""
-        play = Play(stage, self, state, seed)
+        play = Play(stage, state, seed, self.direct)
         if watch is not None:
             play.disk.watch = lambda what: watch(what, play)
         play.go()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sim.cuts import ScenePlay
-from tests.sim.invariants import INVARIANTS, InvariantError
 from tests.sim.mutations import MUTATIONS, Mutation, explore, mutated
+from tests.sim.promises import INVARIANTS, InvariantError
 from tests.sim.scenes import SCENES, Stage
 
 
