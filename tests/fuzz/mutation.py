@@ -73,12 +73,12 @@ def mutate_value(value: Any, rng: Random) -> Any:
 
 
 def mutate_bytes(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes:
-    """Flip, cut, insert, overwrite, repeat, or join with another input."""
+    """Flip, cut, insert, overwrite, repeat, join with another input, or say a number in more bytes than it needs."""
     changed = bytearray(data or b"\0")
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at = rng.randrange(len(changed) + 1)
         length = rng.choice((1, 1, 2, 4, 8, 32))
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0 if at < len(changed):
                 changed[at] ^= 1 << rng.randrange(8)
             case 1:
@@ -91,6 +91,8 @@ def mutate_bytes(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> byte
                 changed[at:at] = changed[at : at + length] * rng.choice((1, 10, 100))
             case 5:
                 del changed[at:]
+            case 6 if at < len(changed) and changed[at] & 0x1F < 24:
+                changed[at : at + 1] = (changed[at] & 0xE0 | 24, changed[at] & 0x1F)
             case _ if others:
                 other = rng.choice(others)
                 changed[at:] = other[rng.randrange(len(other) + 1) :]
