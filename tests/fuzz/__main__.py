@@ -67,14 +67,20 @@ def main() -> int:
     print(f"{len(names)} targets, {arguments.seconds / len(names):.1f} s each, by {engine}, seed {arguments.seed}")
     print(f"{'target':<20}{'executions':>12}{'accepted':>10}{'new finds':>11}")
     rows = []
-    for name in names:
-        row = _fuzz(targets[name], arguments.seconds / len(names), arguments.seed, atheris)
+    for name, seconds in zip(names, _shares(arguments.seconds, len(names)), strict=True):
+        row = _fuzz(targets[name], seconds, arguments.seed, atheris)
         print(f"{row.target:<20}{row.executions:>12}{row.accepted:>10}{len(row.finds):>11}", flush=True)
         rows.append(row)
     return _sum_up(rows)
 
 
-def _fuzz(target: Target, seconds: float, seed: int, atheris: ModuleType | None) -> Row:
+def _shares(seconds: float, count: int) -> list[int]:
+    """Whole seconds, as libFuzzer wants them, and at least one for each target."""
+    share = seconds / count
+    return [max(1, round((number + 1) * share) - round(number * share)) for number in range(count)]
+
+
+def _fuzz(target: Target, seconds: int, seed: int, atheris: ModuleType | None) -> Row:
     """Fuzz one target in a process of its own, which any input may end."""
     from .engines import Counts, fuzz_with_atheris, walk
 

@@ -90,7 +90,7 @@ def walk(
 def fuzz_with_atheris(
     atheris: ModuleType,
     target: Target,
-    seconds: float,
+    seconds: int,
     seed: int,
     folder: Path,
     on_find: Callable[[Find], None],
@@ -115,7 +115,7 @@ def fuzz_with_atheris(
         return mutator.change(data, Random(number), lambda each: atheris.Mutate(each, max_size))
 
     options = {
-        "max_total_time": max(1, round(seconds)),
+        "max_total_time": seconds,
         "max_len": INPUT_BYTES_MAX,
         "seed": seed,
         "timeout": _TIMEOUT_S,
