@@ -11,7 +11,7 @@ SECONDS ?= 60
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cbor6 soak lint bench fuzz vectors clean
+.PHONY: help setup demo test test-cbor6 test-lowest soak lint bench fuzz vectors clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,13 @@ test: setup ## the whole suite; PYTEST_ARGS goes to pytest
 test-cbor6: ## the protocol's tests with cbor2 6, which cwt does not work with
 	@$(BOOTSTRAP) --cbor6
 	.venv-cbor6/bin/python -m pytest -m "not cwt" tests/protocol $(PYTEST_ARGS)
+
+test-lowest: ## what rests most on other packages, with the lowest versions that are declared
+	@$(BOOTSTRAP) --lowest
+	.venv-lowest/bin/python -m pytest -m "not packaging and not cwt" tests/test_packaging.py \
+		tests/protocol/test_cbor.py tests/protocol/test_cose.py tests/protocol/test_documents.py \
+		tests/protocol/test_vectors.py tests/device/test_commands.py tests/device/test_link.py \
+		tests/bridge/test_pki.py tests/bridge/test_store.py $(PYTEST_ARGS)
 
 soak: ## every power cut and every one after it, and SEEDS storms; for hours
 	@$(BOOTSTRAP)
@@ -54,6 +61,6 @@ vectors: ## write tests/vectors anew
 	$(BIN)/python -m tests.vectors.generate
 
 clean: ## remove environments, caches and build results
-	rm -rf .venv .venv-cbor6 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-cbor6 .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf dist protocol/dist device/dist broker_bridge/dist
 	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,9 @@ environment.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -88,6 +90,16 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     assert "narrowboat_protocol" in loaded
     unwanted = {"paho", "tenacity", "sqlalchemy", "narrowboat_device", "narrowboat_bridge"}
     assert not unwanted.intersection(loaded)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_module_can_be_imported_with_what_is_declared(member: str) -> None:
+    package = MEMBERS[member]
+    modules = [found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    for name in modules:
+        if not name.endswith(".__main__"):
+            importlib.import_module(name)
+    assert len(modules) > 5
 
 
 IMPURE_NAMES = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}

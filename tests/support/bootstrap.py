@@ -1,6 +1,6 @@
 """Set-up for a fresh clone, which every target of the Makefile runs first.
 
-    python -m tests.support.bootstrap [--cbor6] [PROGRAM ...]
+    python -m tests.support.bootstrap [--cbor6 | --lowest] [PROGRAM ...]
 
 It brings about two things, and does nothing where they already hold.
 
@@ -26,6 +26,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from .tools import find_tool
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge"))
 PACKAGE_OF = {"mke2fs": "e2fsprogs"}
+# Linters run nothing of ours, and the oldest cwt wants a newer cryptography than we do.
+NOT_IN_LOWEST = frozenset({"cwt", "import-linter", "mypy", "ruff"})
 SERVICES = ("mosquitto", "nginx")
 _BY_HAND = "install by hand and run again"
 
@@ -48,6 +51,7 @@ class Environment:
 
     folder: Path
     requirements: tuple[str, ...]
+    only_python: tuple[int, int] | None = None
 
     @property
     def python(self) -> Path:
@@ -67,8 +71,22 @@ DEVELOPMENT = Environment(ROOT / ".venv", ("-e", ".[dev]"))
 # cwt is not in it: it holds cbor2 below 6, and this environment shows that the protocol works with 6.
 CBOR6 = Environment(
     ROOT / ".venv-cbor6",
-    ("-e", "./protocol[zstd]", "-e", "./broker_bridge", "cbor2>=6", "hypothesis>=6.100", "pycddl>=0.6", "pytest>=8.3"),
+    (
+        *("-e", "./protocol[zstd]", "-e", "./broker_bridge"),
+        *("cbor2>=6", "hypothesis>=6.100", "pycddl>=0.6.4", "pytest>=8.3"),
+    ),
 )
+
+
+def lowest_requirements() -> tuple[str, ...]:
+    """What it takes to run the project and its tests, each in the lowest version that it says it works with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (*project["dependencies"], *project["optional-dependencies"]["dev"])
+    return tuple(line.replace(">=", "==", 1) for line in lines if line.partition(">=")[0] not in NOT_IN_LOWEST)
+
+
+# Packages of that age come ready for Pythons of their time, and have to be compiled for newer ones.
+LOWEST = Environment(ROOT / ".venv-lowest", ("-e", ".", *lowest_requirements()), only_python=(3, 11))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +122,18 @@ PACKAGE_MANAGERS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.bootstrap")
-    parser.add_argument("--cbor6", action="store_true", help="the environment with cbor2 6, not the usual one")
+    kinds = parser.add_mutually_exclusive_group()
+    for kind, environment, text in [
+        ("--cbor6", CBOR6, "the environment with cbor2 6, not the usual one"),
+        ("--lowest", LOWEST, "the environment with the lowest versions that are declared"),
+    ]:
+        kinds.add_argument(kind, dest="environment", action="store_const", const=environment, help=text)
+    parser.set_defaults(environment=DEVELOPMENT)
     parser.add_argument("programs", nargs="*", help="system programs that the caller needs")
     arguments = parser.parse_args()
     try:
         provide_programs(arguments.programs)
-        provide_environment(CBOR6 if arguments.cbor6 else DEVELOPMENT)
+        provide_environment(arguments.environment)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -161,6 +185,9 @@ def provide_environment(environment: Environment) -> None:
     digest = environment.digest()
     if environment.stamp.exists() and environment.stamp.read_text() == digest:
         return
+    if environment.only_python not in (None, sys.version_info[:2]):
+        wanted = ".".join(map(str, environment.only_python))
+        raise SetupError(f"expected CPython {wanted}, got another; install it and run make PYTHON=python{wanted}")
     print(f"setup: filling {environment.folder.name} (a minute the first time)", flush=True)
     if not is_usable(environment):
         run([sys.executable, "-m", "venv", "--clear", str(environment.folder)])
