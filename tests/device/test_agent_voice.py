@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
+from narrowboat_device.core.memory import LETTERS_MAX, Outbox, read_record
 from narrowboat_protocol.states import State
 from tests.device.agent_kit import brought_to
 from tests.support.fleet import MadeRelease
@@ -87,3 +91,20 @@ def test_a_link_that_opens_after_hours_begins_with_a_hello(gateway: Gateway) -> 
     gateway.pass_time(4000)
     gateway.connect()
     assert len(gateway.hellos) == said + 1
+
+
+def test_an_end_that_never_gets_into_the_journal_does_not_fill_the_outbox(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    """The agent finds the same trial gone by with each start, and the room for reports is for ends that differ."""
+    brought_to(gateway, State.REBOOTING, release)
+    journal, before = gateway.records[ac.Record.JOURNAL], gateway.boot
+    for start in range(2 * LETTERS_MAX):
+        gateway.records[ac.Record.JOURNAL] = journal
+        gateway.boot = replace(before, trial=None, boot_id=(100 + start).to_bytes(16, "big"))
+        gateway.power_on()
+        gateway.connect()
+    assert gateway.report.state is State.ROLLED_BACK
+    outbox = read_record(Outbox, gateway.records[ac.Record.OUTBOX])
+    assert outbox is not None
+    assert [letter.pair for letter in outbox.letters] == [gateway.report.pair]

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Hello, Hold, Report, SlotInfo, sign_model
-from narrowboat_protocol.errors import Reason, TrustError
+from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
@@ -121,11 +122,13 @@ class Voice:
         return self._publish(Channel.REPORT, data, now)
 
     def report_end(self, attempt: Attempt, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
-        """Put a terminal report into the outbox, then say it."""
+        """Put a terminal report into the outbox, then say it. An attempt whose end did not get into the journal ends
+        again with each start of the agent; its new report takes the place of the one before.
+        """
         pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
         self._newest_report = None
-        # An attempt begins only where its end has room: what is too much now is an earlier report of this same end.
-        letters = (*self._memory.outbox.letters[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
+        others = (letter for letter in self._memory.outbox.letters if not _is_this_end(letter, attempt))
+        letters = (*others, Letter(pair=pair, report=data))
         return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
 
     def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
@@ -223,3 +226,11 @@ class Voice:
             parked=parked,
         )
         return pair, sign_model(report, self._memory.trust.fleet_id, [self._signer])
+
+
+def _is_this_end(letter: Letter, attempt: Attempt) -> bool:
+    try:
+        report = Report.decode(SignedDocument.decode(letter.report).content)
+    except NarrowboatError:
+        return False
+    return (report.attempt, report.release, report.state) == (attempt.attempt, attempt.release, attempt.state)
