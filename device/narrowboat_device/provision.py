@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
-from narrowboat_protocol.trust import Floor, Trust
+from narrowboat_protocol.trust import NO_FLOOR, Trust
 
 from .assembly import hardware_of, read_root
 from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
@@ -86,7 +86,7 @@ def record_release(disk: Disk, config: Config, limits: Limits, path: Path) -> st
     trust = Trust(read_root(disk, config, limits), limits=limits)
     with ReleaseFile(disk, path, limits) as file:
         envelope = file.envelope
-    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), Floor(0, 0))
+    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), NO_FLOOR)
     state = read_state(disk, config.boot.state_file)
     if state is None:
         raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")

@@ -60,6 +60,9 @@ class Floor(NamedTuple):
     sequence: int
 
 
+NO_FLOOR = Floor(0, 0)
+
+
 class Trust:
     """One root of one fleet, and what may be believed under it."""
 

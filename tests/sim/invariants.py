@@ -26,14 +26,12 @@ from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import FetchRequest
-from narrowboat_protocol.trust import Floor
+from narrowboat_protocol.trust import NO_FLOOR, Floor
 from tests.sim.gateway import SimGateway
 from tests.sim.machine import Observer
 from tests.sim.medium import PAGE_BYTES
 from tests.sim.promises import InvariantError
 from tests.support.fleet import MadeRelease
-
-_NO_FLOOR = Floor(0, 0)
 
 Pair = tuple[int, int]
 DocumentT = TypeVar("DocumentT", Journal, TrustRecord, Outbox)
@@ -47,8 +45,8 @@ _ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
 class Remembered:
     """What has been seen so far, of a gateway as a whole: a power cut does not make it untrue."""
 
-    floor: Floor = _NO_FLOOR
-    earned: Floor = _NO_FLOOR
+    floor: Floor = NO_FLOOR
+    earned: Floor = NO_FLOOR
     attempt: Attempt | None = None
     acked: set[Pair] = field(default_factory=set)
     letters: dict[Pair, Report] = field(default_factory=dict)

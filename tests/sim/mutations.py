@@ -61,12 +61,13 @@ MUTATIONS = (
     Mutation(
         "the stored floor is forgotten at a start",
         "core.agent", "Agent._started",
-        "max(trust.floor, self._committed_floor(event.boot))", "self._committed_floor(event.boot)",
+        "max(trust.floor, self._inventory.committed_floor(event.boot, self._trust))",
+        "self._inventory.committed_floor(event.boot, self._trust)",
         "update", "floor",
     ),
     Mutation(
         "a trial raises the floor before its commit",
-        "core.agent", "Agent._committed_floor",
+        "core.inventory", "Inventory.committed_floor",
         "boot.running == boot.primary", "boot.running",
         "update", "earned",
     ),

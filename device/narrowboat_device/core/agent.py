@@ -21,7 +21,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import Image, Release
 from narrowboat_protocol.transfer import decode_block
-from narrowboat_protocol.trust import Floor, Freshness, Trust
+from narrowboat_protocol.trust import Freshness, Trust
 
 from . import events as ev
 from . import offers
@@ -151,8 +151,9 @@ class Agent:
     # Starting.
 
     def _started(self, event: ev.Started, now: Now) -> list[Action]:
-        lost = [*self._memory.recall(event.records), *self._memory.end_from_outbox()]
-        self._trust = Trust(self._memory.trust.root, self._memory.trust.fleet_id, self._limits)
+        provisioned = self._memory.trust
+        lost = [*self._memory.recall(event.records), *self._take_up_trust(provisioned)]
+        lost += self._memory.end_from_outbox()
         self._inventory.begin(event.envelopes)
         trust, attempt = self._memory.trust, self._lifecycle.attempt
         if read_record(Journal, event.records[Record.JOURNAL]) is None:
@@ -161,7 +162,7 @@ class Agent:
             trust = trust.model_copy(update={"assignment": None, "assignment_counter": counter})
         # The other records may know of more than this one: it is saved last, and may have failed to be.
         used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
-        floor = max(trust.floor, self._committed_floor(event.boot))
+        floor = max(trust.floor, self._inventory.committed_floor(event.boot, self._trust))
         raised = self._memory.save_trust(
             assignment=trust.assignment,
             boot_number=used + 1,
@@ -174,18 +175,19 @@ class Agent:
         self._voice.begin(event.boot, self._inventory.slot_infos(), now)
         verdict = judge_start(attempt, event.boot)
         begun = Log(f"started in slot {event.boot.running}: {verdict.name.lower()}")
-        return [raised, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
+        # Twice, so that both copies say so: a copy that rots must not lead to a number that was used.
+        again = self._memory.save(Record.TRUST)
+        return [raised, again, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
 
-    def _committed_floor(self, boot: ev.BootStatus) -> Floor:
-        """That of the release that runs, unless it is on trial: a lost data partition does not lower the floor."""
-        envelope = self._inventory.envelope_in(boot.running) if boot.running == boot.primary else None
-        if envelope is not None:
-            with suppress(NarrowboatError):
-                release = self._trust.open_release(envelope)
-                settings = self._settings
-                image = self._trust.judge_release(release, settings.component, settings.hardware, Floor(0, 0))
-                return Floor(image.epoch, release.sequence)
-        return Floor(0, 0)
+    def _take_up_trust(self, provisioned: TrustRecord) -> list[Action]:
+        """Believe under the stored root, if it is of the fleet that this gateway was provisioned for."""
+        stored = self._memory.trust
+        with suppress(NarrowboatError):
+            if stored.fleet_id == provisioned.fleet_id:
+                self._trust = Trust(stored.root, stored.fleet_id, self._limits)
+                return []
+        self._memory.trust = provisioned
+        return [Log("trust: expected a root of this fleet, found another; going on from the first one", warning=True)]
 
     # Documents.
 

@@ -8,13 +8,16 @@ without one holds something unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from narrowboat_protocol.documents import SlotInfo
 from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.suit import parse_envelope, read_manifest
+from narrowboat_protocol.trust import NO_FLOOR, Floor, Trust
 
 from .actions import SaveEnvelope
+from .events import BootStatus
 from .settings import Settings, SlotSettings
 
 
@@ -35,12 +38,19 @@ class Inventory:
         else:
             self._envelopes[action.slot] = action.envelope
 
-    def envelope_in(self, slot: str) -> bytes | None:
-        return self._envelopes.get(slot)
-
     def release_in(self, slot: str) -> bytes | None:
         """The digest of the release in a slot, if it is known."""
         return self._slot_info(next(item for item in self._settings.slots if item.name == slot)).release
+
+    def committed_floor(self, boot: BootStatus, trust: Trust) -> Floor:
+        """That of the release that runs, unless it is on trial: a lost data partition does not lower the floor."""
+        envelope = self._envelopes.get(boot.running) if boot.running == boot.primary else None
+        if envelope is not None:
+            with suppress(NarrowboatError):
+                release = trust.open_release(envelope)
+                image = trust.judge_release(release, self._settings.component, self._settings.hardware, NO_FLOOR)
+                return Floor(image.epoch, release.sequence)
+        return NO_FLOOR
 
     def slot_infos(self) -> tuple[SlotInfo, ...]:
         return tuple(self._slot_info(slot) for slot in self._settings.slots)
