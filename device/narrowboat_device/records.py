@@ -9,6 +9,9 @@ leaves at most that copy torn, its checksum says so, and the other one, a genera
 files are allocated when the gateway is provisioned and written in place: a full disk can stop a download,
 never the save that commits a slot.
 
+A half that the medium does not give back counts as damaged, as one whose checksum is wrong does: it is for bad sectors
+that there are two. If it gives back neither, nothing is known, and that is an error.
+
 One trap remains. When a sync fails, the kernel may forget that the pages were dirty, and reading them back
 shows what the medium never took. So a failed save does not become the newest copy: the next save writes to
 the same half again, and the last copy that is known to be durable stays untouched.
@@ -99,13 +102,9 @@ class RecordFile:
 
     def load(self) -> bytes | None:
         """The content of the newest intact copy, as the medium has it; empty if none was ever written, None if
-        none can be read. Raises `MediumError`.
+        none is intact. Raises `MediumError` if the medium gives back neither.
         """
-        try:
-            self._disk.forget(self._fd, 0, 0)
-            halves = [self._read_half(half) for half in (0, 1)]
-        except OSError as error:
-            raise medium_failed(f"read {self._path}", error) from error
+        halves = self._read_halves()
         copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
         damaged = [half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])]
         self._warn_of_damage(damaged)
@@ -138,11 +137,23 @@ class RecordFile:
             raise medium_failed(f"save {self._path}", error) from error
         self._newest_half, self._generation = half, generation
 
-    def _read_half(self, half: int) -> bytes:
-        return pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes)
+    def _read_halves(self) -> list[bytes]:
+        """Both halves; one that cannot be read is empty."""
+        halves: list[bytes] = []
+        errors: list[OSError] = []
+        for half in (0, 1):
+            try:
+                self._disk.forget(self._fd, half * self._half_bytes, self._half_bytes)
+                halves.append(pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes))
+            except OSError as error:
+                halves.append(b"")
+                errors.append(error)
+        if len(errors) == len(halves):
+            raise medium_failed(f"read {self._path}", errors[0]) from errors[0]
+        return halves
 
     def _is_blank(self, half: bytes) -> bool:
-        return len(half) == self._half_bytes and not any(half)
+        return half == bytes(self._half_bytes)
 
     def _warn_of_damage(self, damaged: list[int]) -> None:
         if len(damaged) == 1:

@@ -34,7 +34,7 @@ from .tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge"))
-PACKAGE_OF = {"mke2fs": "e2fsprogs"}
+PACKAGE_OF = {"fusermount3": "fuse3", "mke2fs": "e2fsprogs"}
 # Linters run nothing of ours, and the oldest cwt wants a newer cryptography than we do.
 NOT_IN_LOWEST = frozenset({"cwt", "import-linter", "mypy", "ruff"})
 SERVICES = ("mosquitto", "nginx")

@@ -127,8 +127,9 @@ class Voice:
         """
         pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
         self._newest_report = None
-        others = (letter for letter in self._memory.outbox.letters if not _is_this_end(letter, attempt))
-        letters = (*others, Letter(pair=pair, report=data))
+        others = [letter for letter in self._memory.outbox.letters if not _is_this_end(letter, attempt)]
+        # An attempt begins only where its end has room: what is too much now is an earlier report of this same end.
+        letters = (*others[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
         return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
 
     def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
