@@ -10,6 +10,7 @@ do.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from narrowboat_protocol.errors import MediumError, Reason, UsageError
+from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
 from narrowboat_protocol.limits import KIB, MIB, Limits
 from narrowboat_protocol.payload import available_codecs
 from narrowboat_protocol.suit import class_id, vendor_id
-from narrowboat_protocol.trust import Hardware
+from narrowboat_protocol.trust import Hardware, Trust
 
 from . import BUILT_AT_S, __version__
 from .boot import BootControl
@@ -35,6 +36,8 @@ from .config import Config
 from .core import Agent
 from .core.actions import Record
 from .core.events import BootStatus, Started
+from .core.judge import committed_slot
+from .core.memory import Journal, read_record
 from .core.settings import Settings, SlotSettings
 from .disk import Disk
 from .envelopes import EnvelopeFolder
@@ -47,6 +50,8 @@ from .records import RecordFile, record_bytes_max, record_path
 from .slots import SlotFile
 from .status import StatusFile, status_path
 from .workers import Jobs, Workers
+
+_log = logging.getLogger(__name__)
 
 _PEM_BYTES_MAX = 64 * KIB
 _REBOOT_COMMAND_TIMEOUT_S = 60.0
@@ -105,17 +110,17 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
 def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage]:
     """Open what the agent keeps, and read what an agent that starts now finds in it."""
     with ExitStack() as stack:
+        records = {record: stack.enter_context(_provide_record(disk, config, record, limits)) for record in Record}
+        contents = {record: file.load() for record, file in records.items()}
         boot = boot_control(disk, config)
-        status = boot.status()
+        status = _boot_status(boot, contents[Record.JOURNAL], config.slot_names)
         slots = {
             slot.name: stack.enter_context(
                 SlotFile(disk, slot.name, slot.path, limits, writable=slot.name != status.running)
             )
             for slot in config.slots
         }
-        records = {record: stack.enter_context(open_record(disk, config, record, limits)) for record in Record}
         envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
-        contents = {record: file.load() for record, file in records.items()}
         started = Started(
             boot=status,
             records=contents,
@@ -185,8 +190,16 @@ def read_certificate(disk: Disk, config: Config, signer: PrivateKey) -> bytes:
 
 
 def read_root(disk: Disk, config: Config, limits: Limits) -> bytes:
-    """The root that this gateway is provisioned with, unverified."""
-    return read_bounded(disk, config.storage.root, limits.root_bytes_max, "[storage] root")
+    """The root that this gateway is provisioned with, once it is known to be one."""
+    data = read_bounded(disk, config.storage.root, limits.root_bytes_max, "[storage] root")
+    try:
+        Trust(data, limits=limits)
+    except PeerError as error:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[storage] root: expected a signed root in {config.storage.root}: {error}; copy it from the fleet anew",
+        ) from None
+    return data
 
 
 def boot_control(disk: Disk, config: Config) -> BootControl:
@@ -196,6 +209,31 @@ def boot_control(disk: Disk, config: Config) -> BootControl:
 
 def open_record(disk: Disk, config: Config, record: Record, limits: Limits) -> RecordFile:
     return RecordFile(disk, record_path(config.storage.data_dir, record), record_bytes_max(record, limits))
+
+
+def _provide_record(disk: Disk, config: Config, record: Record, limits: Limits) -> RecordFile:
+    """Open a record. One that is gone, as with a data partition that was lost, is made anew."""
+    path = record_path(config.storage.data_dir, record)
+    if not disk.exists(path):
+        _log.warning("record %s: expected one at %s, made it anew; what it said is lost", record, path)
+        RecordFile.allocate(disk, path, record_bytes_max(record, limits))
+    return open_record(disk, config, record, limits)
+
+
+def _boot_status(boot: BootControl, journal: bytes | None, slots: tuple[str, str]) -> BootStatus:
+    """What boot control says. If it lost its variables, they are written anew: a slot that runs, or that ran before the
+    trial that is on, is one that boots.
+    """
+    try:
+        return boot.status()
+    except MediumError as error:
+        if error.reason is not Reason.STATE_UNREADABLE:
+            raise  # it may be whole, and be read the next time
+        known = read_record(Journal, journal)
+        slot = committed_slot(known.attempt if known is not None else None, boot.running, slots)
+        _log.warning("%s; slot %s is made the one that boots", error, slot)
+        boot.restore(slot)
+        return boot.status()
 
 
 def hardware_of(config: Config) -> Hardware:

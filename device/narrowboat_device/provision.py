@@ -37,7 +37,7 @@ _KEY_BYTES_MAX = 16 * KIB
 
 def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
     """Make what is missing. Returns a line for each thing that was made."""
-    Trust(read_root(disk, config, limits), limits=limits)
+    read_root(disk, config, limits)
     data_dir = config.storage.data_dir
     for folder in (data_dir, config.broker.key.parent, config.boot.state_file.parent):
         _make_folder(disk, folder)

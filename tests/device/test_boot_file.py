@@ -205,12 +205,12 @@ def test_a_state_with_unknown_members_counts_as_garbled(tmp_path: Path) -> None:
     assert board.power_on() == "a"
 
 
-def test_a_lost_state_is_the_loaders_to_mend_and_stops_the_agent(board: Board) -> None:
+def test_a_lost_state_is_told_from_one_that_cannot_be_read_now(board: Board) -> None:
     control = board.control()
     board.state_file.write_bytes(bytes(8192))
     with pytest.raises(MediumError) as caught:
         control.status()
-    assert caught.value.reason is Reason.BOOT_CONTROL_FAILED
+    assert caught.value.reason is Reason.STATE_UNREADABLE
 
 
 def test_every_boot_has_a_name_of_its_own(board: Board) -> None:

@@ -271,9 +271,7 @@ def test_a_second_agent_on_a_data_folder_is_refused(gateway: GatewayFolder, caps
         ("server-ca", "[broker] server_ca"),
         ("root", "[storage] root"),
         ("slot-b", "[[slots]]"),
-        ("boot-state", "narrowboat-device provision"),
         ("boot-state.booted", "narrowboat-device machine"),
-        ("journal", "narrowboat-device provision"),
         ("another key", "for the key in [broker] key"),
         ("another name", "expected one for gw-2"),
     ],
@@ -287,7 +285,6 @@ def test_what_is_missing_or_does_not_fit_is_told_before_the_agent_starts(
         "server-ca": "server-ca.pem",
         "root": "root.cbor",
         "slot-b": "slot-b.img",
-        "journal": "data/journal.record",
     }
     if fault == "another name":
         gateway.config_path.write_text(gateway.config_path.read_text().replace("gw-1", "gw-2"))

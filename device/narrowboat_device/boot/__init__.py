@@ -20,8 +20,15 @@ class BootControl(Protocol):
     take the change.
     """
 
+    @property
+    def running(self) -> str:
+        """The slot that runs now: a fact of this boot, known though every variable is lost."""
+        ...
+
     def status(self) -> BootStatus:
-        """What runs now and what would run next."""
+        """What runs now and what would run next. Raises `MediumError`, with `state_unreadable` if the variables are lost
+        for good.
+        """
         ...
 
     def mark_unbootable(self, slot: str) -> None:

@@ -19,7 +19,8 @@ from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from ..core.events import BootStatus
 from ..disk import Disk
 from ..files import read_bounded, write_atomically
-from .state import BootState, read_state, write_state
+from ..records import RecordFile
+from .state import STATE_BYTES_MAX, BootState, read_state, write_state
 
 BOOT_ID_BYTES = 16
 _BOOTED_BYTES_MAX = 1024
@@ -63,6 +64,10 @@ class FileBootControl:
         if self._booted.slot not in slots:
             raise UsageError(Reason.BAD_CONFIG, f"expected slot {' or '.join(slots)} to run; see [[slots]]")
 
+    @property
+    def running(self) -> str:
+        return self._booted.slot
+
     def status(self) -> BootStatus:
         state = self._read()
         return BootStatus(
@@ -98,15 +103,26 @@ class FileBootControl:
         self._write(BootState(slot, None, 0, frozenset({slot})))
 
     def _read(self) -> BootState:
-        state = read_state(self._disk, self._state_file)
+        """Raises `MediumError`: with `state_unreadable` if what was written is lost, so that it can only be written
+        anew.
+        """
+        try:
+            state = read_state(self._disk, self._state_file)
+        except UsageError as error:
+            raise MediumError(Reason.STATE_UNREADABLE, str(error)) from error
         if state is None:
-            raise MediumError(
-                Reason.BOOT_CONTROL_FAILED, f"{self._state_file}: expected a boot state, both copies are damaged"
-            )
+            raise self._lost("a boot state, both copies are damaged")
+        if not state.slots <= set(self._slots):
+            raise self._lost(f"the slots {' and '.join(self._slots)}, got others")
         return state
+
+    def _lost(self, expected: str) -> MediumError:
+        return MediumError(Reason.STATE_UNREADABLE, f"{self._state_file}: expected {expected}")
 
     def _write(self, state: BootState) -> None:
         try:
+            if not self._disk.exists(self._state_file):
+                RecordFile.allocate(self._disk, self._state_file, STATE_BYTES_MAX)
             write_state(self._disk, self._state_file, state)
         except MediumError as error:
             raise MediumError(Reason.BOOT_CONTROL_FAILED, str(error)) from error

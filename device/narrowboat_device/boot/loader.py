@@ -67,7 +67,7 @@ def power_on(
 ) -> str:
     """Choose the slot to boot, write down the choice, and begin a new boot. Returns the slot."""
     RecordFile.allocate(disk, state_file, STATE_BYTES_MAX)
-    state, answered = _read(disk, state_file)
+    state, answered = _read(disk, state_file, slots)
     if state is None:
         _log.warning("the boot state is missing or unreadable; the default environment counts")
     choice = choose(state or default_environment(slots))
@@ -77,9 +77,10 @@ def power_on(
     return choice.slot
 
 
-def _read(disk: Disk, state_file: Path) -> tuple[BootState | None, bool]:
-    """The state, if there is one, and whether the medium answered at all."""
+def _read(disk: Disk, state_file: Path, slots: tuple[str, str]) -> tuple[BootState | None, bool]:
+    """The state, if there is one of this machine, and whether the medium answered at all."""
     try:
-        return read_state(disk, state_file), True
+        state = read_state(disk, state_file)
     except MediumError as error:
         return None, error.reason is Reason.STATE_UNREADABLE
+    return state if state is not None and state.slots <= set(slots) else None, True

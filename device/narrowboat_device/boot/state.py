@@ -34,6 +34,11 @@ class BootState:
     tries_left: int
     bootable: frozenset[str]
 
+    @property
+    def slots(self) -> frozenset[str]:
+        """Every slot that is named."""
+        return self.bootable | {self.primary} | ({self.trial} if self.trial is not None else set())
+
     def encode(self) -> bytes:
         values = {
             "primary": self.primary,
@@ -61,6 +66,8 @@ def read_state(disk: Disk, path: Path) -> BootState | None:
     """What the file says; None if no copy in it is intact. Raises `UsageError` if it is not there."""
     with RecordFile(disk, path, STATE_BYTES_MAX) as record:
         content = record.load()
+        if record.is_newer:
+            raise MediumError(Reason.BOOT_CONTROL_FAILED, f"{path}: a newer agent wrote it, in a format unknown here")
     return BootState.decode(content) if content else None
 
 

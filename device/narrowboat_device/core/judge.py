@@ -52,6 +52,16 @@ def judge_start(attempt: Attempt | None, boot: BootStatus) -> Verdict:
     return _in_old_slot(attempt, boot)
 
 
+def committed_slot(attempt: Attempt | None, running: str, slots: tuple[str, str]) -> str:
+    """Which slot to go back to when boot control has forgotten it: the one that runs, unless the journal says that it
+    is on trial.
+    """
+    on_trial = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
+    if attempt is None or attempt.slot != running or attempt.state not in on_trial:
+        return running
+    return next(slot for slot in slots if slot != running)
+
+
 def _in_new_slot(attempt: Attempt, boot: BootStatus) -> Verdict:
     if attempt.state is State.ON_TRIAL and boot.primary == attempt.slot and boot.trial is None:
         return Verdict.COMMITTED

@@ -1,0 +1,84 @@
+"""A gateway whose state was lost starts with what is left, and says what it lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from narrowboat_device.assembly import open_gateway
+from narrowboat_device.boot.state import BootState, read_state, write_state
+from narrowboat_device.core.judge import committed_slot
+from narrowboat_device.core.memory import Attempt
+from narrowboat_protocol.errors import UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.states import State
+from tests.device.kit import DISK, GatewayFolder, make_gateway
+from tests.support.fleet import COMPONENT, FleetKit
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> GatewayFolder:
+    return make_gateway(tmp_path, FleetKit.create())
+
+
+@pytest.mark.parametrize("record", ["journal", "trust", "outbox"])
+def test_a_record_that_is_gone_is_made_anew_and_said_to_be_lost(
+    gateway: GatewayFolder, record: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (gateway.data / f"{record}.record").unlink()
+    with open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False) as opened:
+        assert opened.started.records[next(key for key in opened.started.records if key == record)] == b""
+    assert f"record {record}: expected one" in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, bytes(8192), b"\xff" * 8192])
+def test_a_boot_state_that_is_lost_is_written_for_the_slot_that_runs(
+    gateway: GatewayFolder, content: bytes | None
+) -> None:
+    state_file = gateway.config.boot.state_file
+    write_state(DISK, state_file, BootState("b", None, 0, frozenset("ab")))
+    assert gateway.power_on() == "b"
+    state_file.unlink()
+    if content is not None:
+        state_file.write_bytes(content)
+    with open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False) as opened:
+        assert opened.started.boot.running == "b"
+    assert read_state(DISK, state_file) == BootState("b", None, 0, frozenset("b"))
+
+
+def test_a_boot_state_of_another_machine_is_not_believed(gateway: GatewayFolder) -> None:
+    write_state(DISK, gateway.config.boot.state_file, BootState("left", None, 0, frozenset({"left", "right"})))
+    assert gateway.power_on() == "a"
+
+
+@pytest.mark.parametrize(
+    ("state", "slot", "committed"),
+    [
+        (State.DOWNLOADING, "a", "b"),
+        (State.INSTALLED, "b", "a"),
+        (State.REBOOTING, "b", "a"),
+        (State.ON_TRIAL, "b", "a"),
+        (State.SUCCEEDED, "b", "b"),
+        (None, "b", "b"),
+    ],
+)
+def test_a_slot_on_trial_is_not_committed_by_what_boot_control_forgot(
+    state: State | None, slot: str, committed: str
+) -> None:
+    attempt = None
+    if state is not None:
+        attempt = Attempt(
+            attempt=1, component=COMPONENT, release=bytes(32), envelope=b"", state=state, slot=slot, payloads=()
+        )
+    assert committed_slot(attempt, "b", ("a", "b")) == committed
+
+
+def test_a_root_that_is_damaged_is_a_fault_of_the_configuration(gateway: GatewayFolder) -> None:
+    root = gateway.config.storage.root
+    root.write_bytes(root.read_bytes()[:-1])
+    with (
+        pytest.raises(UsageError, match=r"\[storage\] root"),
+        open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False),
+    ):
+        pass
