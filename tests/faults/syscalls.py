@@ -20,7 +20,6 @@ not a power cut, since the kernel keeps what was written: `amnesia` is for that.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import random
 import shutil
 import subprocess
@@ -35,6 +34,7 @@ from pathlib import Path
 
 from tests.support.tools import require_tool
 
+from .mounts import keep_mounts_to_ourselves
 from .station import DONE, NOT_DONE, Station, live, make_station
 from .strace import Call, Ran, calls_of, read_log, run_child, synced_spans, tracing
 from .verdict import unfinished, violations, wrong_end
@@ -54,7 +54,6 @@ _READING_FAULTS = ("EIO", "EIO+", "EINTR")
 _NOT_REPEATED = ("rename", "unlink")
 _KILLED = -9
 _MEDIUM_MIB = 32
-_CLONE_NEWNS = 0x20000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +137,11 @@ def mounted_ext4(folder: Path) -> Iterator[Path]:
     """A small ext4 in a file, mounted where only this process and its children see it, so that it goes with them. Needs
     root.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "mounting a file system needs root; run this as root")
+    keep_mounts_to_ourselves()
     image, medium = folder / "medium.ext4", folder / "medium"
     medium.mkdir()
     with image.open("wb") as file:
         file.truncate(_MEDIUM_MIB << 20)
-    _run("mount", "--make-rprivate", "/")
     _run("mke2fs", "-q", "-t", "ext4", str(image))
     _run("mount", "-o", "loop", str(image), str(medium))
     try:

@@ -3,7 +3,8 @@ third.
 
     slots      what may boot holds a known image, byte for byte
     boot       its state can be read, and the slot that it leads to is one of those
-    envelopes  a release that is believed lies beside a slot only if the slot holds it
+    envelopes  a release that is believed lies beside a slot only if the slot holds it, and one does beside the
+               committed slot
     records    each can be read; the floor is that of the old release, or the new one's if that was committed
     journal    no chunk is counted that is not in the slot, or whose bytes nobody synced
 
@@ -82,8 +83,11 @@ def _wrong_slots(station: Station) -> Iterator[str]:
 
 def _wrong_envelopes(station: Station) -> Iterator[str]:
     folder = EnvelopeFolder(DISK, station.config.storage.data_dir, LIMITS)
+    state = read_state(DISK, station.config.boot.state_file)
     for slot in station.config.slot_names:
         envelope = folder.load(slot)
+        if state is not None and slot == state.primary and envelope != station.envelope_of(holds(station, slot)):
+            yield f"no release lies beside slot {slot}, which was committed"
         believed = envelope in (station.old.envelope, station.new.envelope)
         if believed and envelope != station.envelope_of(holds(station, slot)):
             yield f"slot {slot} does not hold the release that lies beside it"

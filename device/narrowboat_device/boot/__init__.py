@@ -26,8 +26,8 @@ class BootControl(Protocol):
         ...
 
     def status(self) -> BootStatus:
-        """What runs now and what would run next. Raises `MediumError`, with `state_unreadable` if the variables are lost
-        for good.
+        """What runs now and what would run next. Raises `MediumError`, with `state_unreadable` if the variables are
+        lost for good.
         """
         ...
 
