@@ -9,6 +9,10 @@ feels the link and not the relay's memory. A cut resets both sides (SO_LINGER 0)
 does. The relay shapes TCP streams, not packets: there is no loss and no congestion control to study here; the link
 laboratory does that.
 
+It may be hostile as well: carry a byte at a time, reset the first connections after so many bytes, or abandon those
+that stand, which then carry nothing and never end, as behind a router that lost its table and drops what it does not
+know.
+
 `Relay` runs in the event loop of its caller; `RelayThread` gives it a loop of its own, for tests that cut, darken,
 stall and mend it at will.
 """
@@ -45,11 +49,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class LinkShape:
-    """One link. A rate of 0 is no limit; `cut_every_s` 0 is never."""
+    """One link. A rate of 0 is no limit; `cut_every_s` 0 is never; `piece_bytes` is the most that crosses at once."""
 
     rate_bits_per_s: float = 0.0
     round_trip_s: float = 0.0
     cut_every_s: float = 0.0
+    piece_bytes: int = _PIECE_BYTES
 
     @property
     def on_its_way_bytes_max(self) -> int:
@@ -86,6 +91,9 @@ class Relay:
     _down: _Direction = field(init=False)
     _is_dark: bool = False
     _stall_at_bytes: int | None = None
+    _resets_left: int = 0
+    _reset_after_bytes: int = 0
+    _abandoned: set[asyncio.StreamWriter] = field(default_factory=set)
     _down_flows: asyncio.Event = field(default_factory=asyncio.Event)
     _up_flows: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -117,6 +125,14 @@ class Relay:
     def mend(self) -> None:
         self._is_dark = False
 
+    def reset_early(self, connections: int, up_bytes: int) -> None:
+        """Reset each of the next connections once the client has sent so many bytes."""
+        self._resets_left, self._reset_after_bytes = connections, up_bytes
+
+    def abandon(self) -> None:
+        """Carry nothing more on the connections that stand, and end none of them."""
+        self._abandoned |= self._writers
+
     def stall_at(self, down_bytes: int | None) -> None:
         """Take nothing more from the server once so many bytes have gone down, without ending a connection; None lets
         all flow again.
@@ -127,7 +143,11 @@ class Relay:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.connections += 1
-        if self._is_dark:
+        budget_bytes = None
+        if self._resets_left:
+            self._resets_left -= 1
+            budget_bytes = self._reset_after_bytes
+        if self._is_dark or budget_bytes == 0:
             _reset(writer)
             return
         try:
@@ -144,13 +164,14 @@ class Relay:
         cut = self._cut_later(pair)
         try:
             await asyncio.gather(
-                self._carry(reader, far_writer, self._up, self._up_flows, self._count_up),
+                self._carry(reader, far_writer, self._up, self._up_flows, self._count_up, budget_bytes),
                 self._carry(far_reader, writer, self._down, self._down_flows, self._count_down),
             )
         finally:
             if cut is not None:
                 cut.cancel()
             self._writers -= pair
+            self._abandoned -= pair
             for one in pair:
                 _reset(one)
 
@@ -166,8 +187,11 @@ class Relay:
         direction: _Direction,
         flows: asyncio.Event,
         count: Callable[[int], None],
+        budget_bytes: int | None = None,
     ) -> None:
-        """Read pieces as the link takes them; a task of its own hands each out when it has crossed."""
+        """Read pieces as the link takes them; a task of its own hands each out when it has crossed. Once `budget_bytes`
+        have crossed, the connection is reset.
+        """
         loop = asyncio.get_running_loop()
         crossing: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue(
             max(1, self.shape.on_its_way_bytes_max // _PIECE_BYTES)
@@ -176,13 +200,21 @@ class Relay:
         try:
             while True:
                 await flows.wait()
-                piece = await reader.read(_PIECE_BYTES)
+                piece = await reader.read(min(self.shape.piece_bytes, budget_bytes or _PIECE_BYTES))
+                if writer in self._abandoned:
+                    await asyncio.Event().wait()  # until the relay ends
                 if not piece:
                     break
                 departure_s = direction.departure_s(len(piece), loop.time())
                 item = (departure_s + self.shape.round_trip_s / 2, piece)
                 if not await _put(crossing, item, arriving):
                     return
+                if budget_bytes is not None:
+                    budget_bytes -= len(piece)
+                    if not budget_bytes:
+                        await _put(crossing, None, arriving)
+                        await arriving
+                        raise ConnectionResetError
             await _put(crossing, None, arriving)
             await arriving
         except OSError:
@@ -290,6 +322,12 @@ class RelayThread:
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._relay.mend)
+
+    def reset_early(self, connections: int, up_bytes: int) -> None:
+        self._loop.call_soon_threadsafe(self._relay.reset_early, connections, up_bytes)
+
+    def abandon(self) -> None:
+        self._loop.call_soon_threadsafe(self._relay.abandon)
 
     def stall_at(self, down_bytes: int | None) -> None:
         self._loop.call_soon_threadsafe(self._relay.stall_at, down_bytes)

@@ -46,11 +46,22 @@ def honest(_offset: int, data: bytes) -> bytes | None:
     return data
 
 
+Span = tuple[int, int]
+Arrange = Callable[[list[Span]], list[Span]]
+"""The blocks of one request, offset and size, as they were asked for; as they are answered."""
+
+
+def in_order(spans: list[Span]) -> list[Span]:
+    """Answer each once, in turn."""
+    return spans
+
+
 @dataclass(frozen=True, slots=True)
 class _Service:
     digest: bytes
     payload: bytes
     tamper: Tamper
+    arrange: Arrange
 
 
 class Rogue:
@@ -87,9 +98,11 @@ class Rogue:
         """Publish, and wait until the broker has it."""
         self._client.publish(topic, data, qos=1).wait_for_publish(PATIENCE_S)
 
-    def serve(self, device: str, payload: bytes, digest: bytes, tamper: Tamper = honest) -> None:
+    def serve(
+        self, device: str, payload: bytes, digest: bytes, tamper: Tamper = honest, arrange: Arrange = in_order
+    ) -> None:
         """Answer the device's requests for the payload that goes by `digest`."""
-        self._services[device] = _Service(digest, payload, tamper)
+        self._services[device] = _Service(digest, payload, tamper, arrange)
 
     def assign(
         self, director: Signer, device: str, *targets: Target, counter: int, envelopes: tuple[bytes, ...] = ()
@@ -162,8 +175,8 @@ class Rogue:
         if request.payload != service.digest:
             return
         to = device_topic(topic.name, Channel.DATA)
-        for start, length in request.ranges:
-            for offset, size in split_range(start, length, request.block_bytes):
-                data = service.tamper(offset, service.payload[offset : offset + size])
-                if data is not None:
-                    client.publish(to, Block(service.digest[:DIGEST_PREFIX_BYTES], offset, data).encode(), qos=0)
+        spans = [span for start, length in request.ranges for span in split_range(start, length, request.block_bytes)]
+        for offset, size in service.arrange(spans):
+            data = service.tamper(offset, service.payload[offset : offset + size])
+            if data is not None:
+                client.publish(to, Block(service.digest[:DIGEST_PREFIX_BYTES], offset, data).encode(), qos=0)
