@@ -120,6 +120,7 @@ def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage
             )
             for slot in config.slots
         }
+        _check_apart(config, slots)
         envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
         started = Started(
             boot=status,
@@ -129,6 +130,14 @@ def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage
         )
         shown = StatusFile(disk, status_path(config.storage.data_dir), _facts(config, status))
         yield Storage(slots, records, envelopes, boot, shown, started)
+
+
+def _check_apart(config: Config, slots: Mapping[str, SlotFile]) -> None:
+    """Links and device names can give the running slot the other one's name, under which it would be overwritten."""
+    first, second = slots.values()
+    if first.identity == second.identity:
+        paths = " and ".join(str(slot.path) for slot in config.slots)
+        raise UsageError(Reason.BAD_CONFIG, f"[[slots]] path: expected two slots, got two names of one: {paths}")
 
 
 def make_inbox(limits: Limits) -> Inbox:

@@ -22,13 +22,19 @@ class Disk(Protocol):
     """Calls have the names and meanings of POSIX; each raises `OSError`. A read or a write may be short."""
 
     def open(self, path: Path, flags: int, mode: int = 0o600, /) -> int:
-        """Open a file, or a folder for `fsync`, which makes the names in it durable."""
+        """Open a file, or a folder for `fsync`, which makes the names in it durable. As on Linux, `O_EXCL` without
+        `O_CREAT` refuses a block device that is mounted or claimed in another way, and says nothing about files.
+        """
         ...
 
     def close(self, fd: int, /) -> None: ...
 
     def size(self, fd: int, /) -> int | None:
         """The length of a file or a block device; None for anything else."""
+        ...
+
+    def identity(self, fd: int, /) -> tuple[int, ...]:
+        """What tells one file or block device from another, whatever names it has."""
         ...
 
     def pread(self, fd: int, length: int, offset: int, /) -> bytes: ...
@@ -83,6 +89,10 @@ class SystemDisk:
     def size(self, fd: int, /) -> int | None:
         mode = os.fstat(fd).st_mode
         return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else None
+
+    def identity(self, fd: int, /) -> tuple[int, ...]:
+        found = os.fstat(fd)
+        return (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
     def forget(self, fd: int, offset: int, length: int, /) -> None:
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

@@ -15,6 +15,7 @@ image does not push the system's own pages out.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -29,7 +30,9 @@ from .files import medium_failed, pwrite_all
 
 
 class SlotFile:
-    """An open slot. The running one is opened for reading only, so that no mistake of ours can write to it."""
+    """An open slot. The running one is opened for reading only, so that no mistake of ours can write to it. The other
+    one is claimed, so that a configuration that takes a mounted partition for it is refused by the kernel.
+    """
 
     def __init__(self, disk: Disk, name: str, path: Path, limits: Limits, *, writable: bool) -> None:
         """Raises `UsageError` if the slot cannot be opened."""
@@ -40,14 +43,16 @@ class SlotFile:
         self._writable = writable
         self._buffer = memoryview(bytearray(limits.chunk_size_bytes))
         try:
-            self._fd = disk.open(path, os.O_RDWR if writable else os.O_RDONLY)
+            self._fd = disk.open(path, os.O_RDWR | os.O_EXCL if writable else os.O_RDONLY)
         except OSError as error:
-            raise self._unusable(error.strerror) from None
+            in_use = error.errno == errno.EBUSY
+            raise self._unusable("it is in use, mounted perhaps" if in_use else error.strerror) from None
         size_bytes = disk.size(self._fd)
         if size_bytes is None:
             disk.close(self._fd)
             raise self._unusable("it is neither")
         self.size_bytes = size_bytes
+        self.identity = disk.identity(self._fd)
 
     def close(self) -> None:
         self._disk.close(self._fd)

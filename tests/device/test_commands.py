@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -295,6 +295,17 @@ def test_what_is_missing_or_does_not_fit_is_told_before_the_agent_starts(
         (gateway.folder / files.get(fault, fault)).unlink()
     assert main(gateway.arguments("run")) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_the_slot_that_runs_is_not_overwritten_under_another_name(
+    gateway: GatewayFolder, release: MadeRelease, link: Callable[[Path, Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gateway.folder / "slot-b.img").unlink()
+    link(gateway.folder / "slot-b.img", gateway.folder / "slot-a.img")
+    assert main(gateway.arguments("install", put(gateway, release.file))) == 2
+    assert "two names of one" in capsys.readouterr().err
+    assert (gateway.folder / "slot-a.img").read_bytes() == bytes(SLOT_BYTES)
 
 
 def test_the_status_of_a_gateway_that_never_ran_says_so(

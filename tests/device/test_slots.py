@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -168,3 +175,72 @@ def test_what_is_no_slot_is_named_with_its_path(tmp_path: Path, name: str) -> No
     for writable in (True, False):
         with pytest.raises(UsageError, match=f"slot b: .*{tmp_path / name}"):
             open_slot(tmp_path / name, writable=writable)
+
+
+# Block devices. Loop devices are real ones, where we may make them; elsewhere the kernel's answer is played.
+
+
+class BusyDisk(SystemDisk):
+    """A kernel to which every file is a block device that somebody has claimed."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o600, /) -> int:
+        if flags & os.O_EXCL and not flags & os.O_CREAT:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return super().open(path, flags, mode)
+
+
+LOSETUP = shutil.which("losetup", path="/sbin:/usr/sbin:/usr/bin")
+CAN_LOOP = LOSETUP is not None and os.access("/dev/loop-control", os.W_OK)
+
+
+@contextmanager
+def loop_device(path: Path) -> Iterator[Path]:
+    assert LOSETUP is not None
+    losetup = [LOSETUP, "--find", "--show", str(path)]
+    device = subprocess.run(losetup, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run([LOSETUP, "--detach", device], check=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[tuple[SystemDisk, Path]]:
+    """The file as a device that somebody has mounted, as far as the kernel can tell."""
+    with loop_device(path) as device:
+        fd = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            yield SystemDisk(), device
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def said_to_be_claimed(path: Path) -> Iterator[tuple[SystemDisk, Path]]:
+    yield BusyDisk(), path
+
+
+@pytest.mark.parametrize("claim", [said_to_be_claimed, claimed] if CAN_LOOP else [said_to_be_claimed])
+def test_a_mounted_partition_is_never_taken_for_the_slot_to_write(path: Path, claim: Any) -> None:
+    with claim(path) as (disk, device):
+        with pytest.raises(UsageError, match="in use, mounted perhaps"):
+            SlotFile(disk, "b", device, LIMITS, writable=True)
+        with SlotFile(disk, "a", device, LIMITS, writable=False) as running:
+            assert running.size_bytes == SLOT_BYTES
+
+
+@pytest.mark.parametrize("is_device", [False, True] if CAN_LOOP else [False])
+def test_a_slot_is_known_again_under_another_name_and_no_other_is_taken_for_it(
+    path: Path, tmp_path: Path, is_device: bool
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(SLOT_BYTES))
+    alias = tmp_path / "alias"
+    with ExitStack() as stack:
+        if is_device:
+            path, other = (stack.enter_context(loop_device(file)) for file in (path, other))
+            os.mknod(alias, stat.S_IFBLK | 0o600, path.stat().st_rdev)
+        else:
+            alias.symlink_to(path)
+        slots = [stack.enter_context(open_slot(name, writable=False)) for name in (path, alias, other)]
+        assert slots[0].identity == slots[1].identity != slots[2].identity

@@ -187,7 +187,7 @@ class SimDisk:
                 raise _error(errno.ENOENT)
             return self._opened(path)
         number = self._names.get(path)
-        if number is not None and flags & os.O_EXCL:
+        if number is not None and flags & os.O_CREAT and flags & os.O_EXCL:
             raise _error(errno.EEXIST)
         if number is None:
             if not flags & os.O_CREAT or path.parent not in self._folders:
@@ -206,6 +206,9 @@ class SimDisk:
 
     def size(self, fd: int, /) -> int | None:
         return self._inode(fd).size
+
+    def identity(self, fd: int, /) -> tuple[int, ...]:
+        return (self._number(fd),)
 
     def pread(self, fd: int, length: int, offset: int, /) -> bytes:
         inode = self._inode(fd)
