@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from narrowboat_bridge.server.buckets import Buckets
 from narrowboat_bridge.server.metrics import Metrics
-from narrowboat_bridge.server.payloads import PayloadLimits, PayloadServer
+from narrowboat_bridge.server.payloads import PayloadFolder, PayloadLimits, PayloadServer
 from narrowboat_bridge.server.turns import Turns
 from narrowboat_protocol.documents import CampaignAbort, CampaignStart
 from narrowboat_protocol.limits import DEFAULT_LIMITS
@@ -37,7 +37,7 @@ class Server:
         self.metrics = Metrics()
         self.now_s = 1000.0
         limits = PayloadLimits(requests_per_s, bytes_per_s, requests_queued_max=10, device_requests_queued_max=4)
-        self.server = PayloadServer(folder, self.wire, limits, lambda: self.now_s, self.metrics)
+        self.server = PayloadServer(PayloadFolder(folder), self.wire, limits, lambda: self.now_s, self.metrics)
         self.server.allow("gw-1", [DIGEST])
 
     def fetch(

@@ -35,7 +35,7 @@ from .link import Link, LinkSettings, tls_context
 from .loop import Inbox, LinkOpened, Loop, MessageArrived, Parts, read_clocks
 from .metrics import Metrics
 from .operators import OperatorDesk
-from .payloads import BlockSink, PayloadLimits, PayloadServer, payloads_of
+from .payloads import BlockSink, PayloadFolder, PayloadLimits, PayloadServer, payloads_of
 from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Performer, Publisher
 from .store import Loaded, Store
 from .upload_worker import AddBlock, UploadWorker
@@ -165,7 +165,7 @@ def _make_payload_server(
     """It knows at once what every device may fetch: a restart interrupts no download for longer than the reconnect."""
     limits = config.limits
     server = PayloadServer(
-        config.payloads_folder,
+        PayloadFolder(config.payloads_folder),
         sink,
         PayloadLimits(
             limits.device_requests_per_s,

@@ -64,12 +64,14 @@ class Intake:
         registry: Registry,
         limits: IntakeLimits,
         metrics: Metrics,
+        random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._fleet_id = fleet_id
         self._verify_certificate = verify_certificate
         self._registry = registry
         self._limits = limits
         self._metrics = metrics
+        self._random = random
         self._buckets = Buckets(limits.messages_per_s, 10 * limits.messages_per_s)
 
     def read(self, topic: Topic, data: bytes, now: Now) -> HelloArrived | ReportArrived | None:
@@ -93,7 +95,7 @@ class Intake:
         _require_name(name, certified_name, hello.device)
         if self._registry.device(name) is None and self._registry.device_count >= self._limits.devices_max:
             raise PeerError(Reason.BUSY, f"expected at most {self._limits.devices_max} devices; raise devices_max")
-        return HelloArrived(hello, key, signed.content, secrets.token_bytes(CHALLENGE_BYTES))
+        return HelloArrived(hello, key, signed.content, self._random(CHALLENGE_BYTES))
 
     def _read_report(self, name: str, data: bytes) -> ReportArrived:
         device = self._registry.device(name)
@@ -102,7 +104,7 @@ class Intake:
         signed = SignedDocument.decode(data)
         report = open_signed(Report, signed, fleet_id=self._fleet_id, keys={device.key.kid: device.key})
         _require_name(name, report.device)
-        return ReportArrived(report, signed.content, secrets.token_bytes(CHALLENGE_BYTES))
+        return ReportArrived(report, signed.content, self._random(CHALLENGE_BYTES))
 
 
 def _require_name(topic_name: str, *names: str) -> None:

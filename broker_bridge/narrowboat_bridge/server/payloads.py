@@ -88,14 +88,14 @@ class PayloadServer:
 
     def __init__(
         self,
-        folder: Path,
+        files: PayloadFolder,
         sink: BlockSink,
         payload_limits: PayloadLimits,
         monotonic_s: Callable[[], float],
         metrics: Metrics,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._files = PayloadFolder(folder)
+        self._files = files
         self._sink = sink
         self._monotonic_s = monotonic_s
         self._metrics = metrics

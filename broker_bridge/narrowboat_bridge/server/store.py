@@ -160,6 +160,19 @@ class Store:
         """Make everything that was put durable, and drop replays that expired before `now_s`."""
         if not self._forgotten_campaigns and not any(self._pending.values()):
             return
+        self._write(now_s)
+        self._forgotten_campaigns.clear()
+        for rows in self._pending.values():
+            rows.clear()
+
+    def audit_entries(self) -> Iterator[AuditEntry]:
+        """The whole audit log, first entry first."""
+        with self._transaction():
+            for row in self._connection.execute(select(schema.audit).order_by(schema.audit.c.sequence)):
+                yield AuditEntry(row.sequence, row.content, row.hash)
+
+    def _write(self, now_s: int) -> None:
+        """The transaction of one commit."""
         with self._transaction():
             for table in (schema.campaigns, schema.attempts):
                 column = table.c.name if table is schema.campaigns else table.c.campaign
@@ -170,15 +183,6 @@ class Store:
                     self._connection.execute(self._upserts[table], list(rows.values()))
             if self._pending[schema.replays]:
                 self._connection.execute(delete(schema.replays).where(schema.replays.c.expires_at < now_s))
-        self._forgotten_campaigns.clear()
-        for rows in self._pending.values():
-            rows.clear()
-
-    def audit_entries(self) -> Iterator[AuditEntry]:
-        """The whole audit log, first entry first."""
-        with self._transaction():
-            for row in self._connection.execute(select(schema.audit).order_by(schema.audit.c.sequence)):
-                yield AuditEntry(row.sequence, row.content, row.hash)
 
     def _load(self) -> Loaded:
         hellos = {row["device"]: row["content"] for row in self._rows(schema.hellos)}
@@ -192,14 +196,12 @@ class Store:
             attempts=tuple(map(attempt_from, self._rows(schema.attempts))),
             assignments=tuple(Assignment.decode(SignedDocument.decode(data).content) for data in signed.values()),
         )
-        newest = select(schema.audit).order_by(schema.audit.c.sequence.desc()).limit(1)
-        entry = self._connection.execute(newest).mappings().first()
         return Loaded(
             state=state,
             assignments=signed,
             replays=tuple(Replay(**row) for row in self._rows(schema.replays)),
             event_sequence=int.from_bytes(self._meta(_EVENTS_KEY) or b"", "big"),
-            newest_audit_entry=AuditEntry(**entry) if entry else None,
+            newest_audit_entry=self._newest_audit_entry(),
         )
 
     @contextmanager
@@ -207,6 +209,11 @@ class Store:
         """All that is read is of one moment, all that is written is there whole or not at all."""
         with _medium(), self._connection.begin():
             yield
+
+    def _newest_audit_entry(self) -> AuditEntry | None:
+        newest = select(schema.audit).order_by(schema.audit.c.sequence.desc()).limit(1)
+        entry = self._connection.execute(newest).mappings().first()
+        return AuditEntry(**entry) if entry else None
 
     def _rows(self, table: Table) -> list[Row]:
         return [dict(row) for row in self._connection.execute(select(table)).mappings()]
