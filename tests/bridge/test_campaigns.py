@@ -29,7 +29,7 @@ from narrowboat_bridge.core.actions import (
 )
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.changes import ALARM_INTERVAL_S
-from narrowboat_bridge.core.events import Event, ReleaseAdded, Restored, TimeReached
+from narrowboat_bridge.core.events import Event, Now, ReleaseAdded, Restored, TimeReached
 from narrowboat_bridge.core.records import Attempt, Campaign, Device, Release
 from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, TAKEN_AT_ONCE_MAX
 from narrowboat_bridge.core.steering import COUNTER_END, VALIDITY_S
@@ -864,9 +864,11 @@ class Recording(World):
         self.log += actions
         return actions
 
-    def restart(self) -> None:
+    def restart(self, log: list[Action] | None = None, wall_s: int | None = None) -> None:
+        """Start on what is in the store, or in an older copy of it; `wall_s` if the clock is wrong then."""
         self.campaigns = Campaigns(Settings(root_version=1))
-        super().feed(restored(self.log))
+        now = self.now if wall_s is None else Now(self.now.monotonic_s, wall_s)
+        self.campaigns.handle(restored(self.log if log is None else log), now)
 
 
 def test_a_bridge_that_restarts_resends_what_is_unanswered_at_the_next_hello() -> None:
@@ -894,7 +896,72 @@ def test_a_bridge_that_died_before_it_assigned_assigns_after_the_restart() -> No
     world.command(CampaignStart(campaign="c1", release=digest(1), devices=("gw-1",)))
     world.restart()
     world.sleep(FIRST_INTERVAL_S)
-    assert [assignment.counter for assignment in issued(world.tick())] == [1]
+    assert len(issued(world.tick())) == 1
+
+
+def test_a_bridge_on_an_older_copy_issues_no_counter_that_was_issued_before() -> None:
+    world = Recording()
+    world.hello()
+    older = [*world.log]
+    world.start("c1", about=1)
+    world.sleep(60)
+    world.restart(older)
+    (assignment,) = issued(world.start("c2", about=2))
+    assert assignment.counter > world.now.wall_s, "counter 1 is of the life that the copy does not know"
+
+
+def test_a_bridge_on_an_older_copy_asks_for_the_end_that_it_has_forgotten() -> None:
+    world = Recording()
+    world.hello()
+    world.start()
+    world.report(State.DOWNLOADING, pair=(1, 2))
+    older = [*world.log]
+    world.report(State.FAILED, pair=(1, 3))
+    world.restart(older)
+    world.sleep(FIRST_INTERVAL_S)
+    asked = world.tick()
+    assert (delivered(asked), issued(asked)) == (["gw-1"], []), "the same bytes again: the device answers with its end"
+    world.report(State.FAILED, pair=(1, 4))
+    world.sleep(3600)
+    assert (world.attempt().state, delivered(world.tick())) == (State.FAILED, [])
+
+
+def test_what_a_device_runs_is_asked_and_not_taken_from_an_older_copy() -> None:
+    world = Recording()
+    world.hello(slots=slots(a=1, b=None))
+    world.restart()
+    assert delivered(world.start(about=1)) == ["gw-1"]
+    assert world.attempt().state is None
+    world.report(State.SUCCEEDED, attempt=world.attempt().attempt, pair=(1, 2))
+    assert world.attempt().state is State.SUCCEEDED
+    world.hello(pair=(2, 1), assignment_counter=world.attempt().attempt, slots=slots(a=1, b=None))
+    assert world.attempt().state is State.SUCCEEDED, "it never left that slot"
+
+
+def test_a_device_that_may_accept_another_release_is_not_said_to_run_this_one() -> None:
+    world = World()
+    world.hello(slots=slots(a=1, b=None))
+    world.start("c2", about=2)
+    assert delivered(world.start("c1", about=1)) == ["gw-1"], "what c2 sent may still arrive"
+    assert world.attempt(campaign="c1").state is None
+
+
+def test_a_device_at_work_on_what_the_bridge_forgot_is_assigned_anew() -> None:
+    world = World()
+    world.hello(slots=slots(a=1, b=None), assignment_counter=7)
+    (assignment,) = issued(world.start(about=1))
+    assert assignment.counter == 8
+
+
+def test_work_that_begins_anew_succeeds_from_the_slot_that_did_not_run_then() -> None:
+    world = World()
+    world.hello()
+    world.start()
+    world.report(State.DOWNLOADING, pair=(1, 2))
+    world.hello(pair=(2, 1), assignment_counter=5, running_slot="b", slots=slots(a=None, b=2), nonce=nonce(2))
+    counter = world.attempt().attempt
+    actions = world.report(State.SUCCEEDED, attempt=counter, pair=(3, 1), slot="a")
+    assert (world.attempt().state, only(Record, actions)[-1].what) == (State.SUCCEEDED, "campaign ended")
 
 
 def test_a_restart_over_many_devices_is_no_storm() -> None:
@@ -952,10 +1019,12 @@ def test_a_restart_forgets_nothing_that_was_committed(
     for step in before:
         act(steady, step)
         act(restarting, step)
-    restarting.restart()
+    restarting.restart(wall_s=0)
     for number in (1, 2):
         shown = [world.command(CampaignShow(campaign=f"c{number}")) for world in (steady, restarting)]
         assert answer(shown[0]) == answer(shown[1])
+    for world in (steady, restarting):
+        act(world, ("hello", 4, 1, 0))
     for step in after:
         hello_or_report = step[0] in ("hello", "report")
         first, second = act(steady, step), act(restarting, step)

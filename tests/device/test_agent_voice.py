@@ -108,3 +108,33 @@ def test_an_end_that_never_gets_into_the_journal_does_not_fill_the_outbox(
     outbox = read_record(Outbox, gateway.records[ac.Record.OUTBOX])
     assert outbox is not None
     assert [letter.pair for letter in outbox.letters] == [gateway.report.pair]
+
+
+def test_a_bridge_on_an_older_copy_of_its_store_is_told_where_the_device_stands(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    brought_to(gateway, State.DOWNLOADING, release)
+    for pair in (gateway.hellos[-1].pair, gateway.report.pair):
+        gateway.acknowledge(pair)
+    gateway.pass_time(400)
+    said = len(gateway.hellos)
+    for _ in range(20):
+        gateway.assign(release, counter=1, nonce=bytes(16))
+    gateway.pass_time(61)
+    assert len(gateway.hellos) == said + 1
+
+
+def test_a_bridge_that_forgot_an_end_is_told_again_when_it_sends_the_assignment_again(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.FAILED]
+    delivery = gateway.delivery(release)
+    gateway.give(ev.DeliveryArrived(delivery))
+    gateway.acknowledge(gateway.report.pair)
+    gateway.give(ev.DeliveryArrived(delivery))
+    first, again = [report for report in gateway.reports if report.state is State.FAILED]
+    assert (again.attempt, again.reason) == (first.attempt, first.reason)
+    assert again.pair > first.pair
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == again.pair, "it waits for its Ack like any other end"

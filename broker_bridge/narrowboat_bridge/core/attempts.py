@@ -96,16 +96,26 @@ def already_runs(attempt: Attempt, device: Device, now_s: int) -> Attempt:
     """The attempt of a device that runs the release without having been told to. Falling back to its other slot would
     end that.
     """
-    other = device.slot_other_than_running()
+    old_slot, old_release = before_the_work(device, device.running_release)
     return replace(
         attempt,
         state=State.SUCCEEDED,
         pair=device.hello.pair,
-        old_slot=other.name if other else None,
-        old_release=other.release if other else None,
+        old_slot=old_slot,
+        old_release=old_release,
         detail="it already runs this release",
         reported_at=now_s,
     )
+
+
+def before_the_work(device: Device, release: bytes | None) -> tuple[str | None, bytes | None]:
+    """The slot that a device would be in without the release, and what is in it: the one that runs, or the other one if
+    the release runs already, be it on trial.
+    """
+    if device.running_release != release:
+        return device.hello.running_slot, device.running_release
+    other = device.slot_other_than_running()
+    return (other.name, other.release) if other else (None, None)
 
 
 def _from_old_slot(attempt: Attempt, report: Report, release: bytes) -> bool:

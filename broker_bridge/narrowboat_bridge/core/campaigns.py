@@ -85,9 +85,17 @@ class Campaigns:
         return turn.actions()
 
     def _restore(self, event: Restored, now: Now) -> None:
-        """Every device that may wait for something is looked at again, spread out: a start must not be a storm."""
+        """Every device that may wait for something is looked at again, spread out: a start must not be a storm.
+
+        What is in the store may be an older copy, and nothing in it can tell. So counters go on above the time, where
+        no earlier run has issued any, and a device that had not ended its attempt is asked how far it is.
+        """
         self._ledger.restore(event)
+        if event.devices:
+            self._ledger.counter_floor = now.wall_s
         waiting = [name for name in self._ledger.devices if self._may_wait(name)]
+        self._ledger.unsure.update(waiting)
+        self._ledger.unheard.update(self._ledger.devices)
         for index, name in enumerate(waiting):
             self._changes.schedule.at(name, now.monotonic_s + FIRST_INTERVAL_S + index / RESTORED_PER_S)
 

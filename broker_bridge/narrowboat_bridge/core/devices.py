@@ -19,12 +19,12 @@ from typing import assert_never
 from narrowboat_protocol.documents import BootPair, EventKind, Report
 
 from .actions import Acknowledge, Emit, Record, StoreAssignment, StoreReport, Turn
-from .attempts import Verdict, already_runs, judge_report, judge_success, take_report
+from .attempts import Verdict, already_runs, before_the_work, judge_report, judge_success, take_report
 from .changes import Changes
 from .events import HelloArrived, Now, ReportArrived
 from .records import Attempt, Device
 from .registry import Standing, admit, digest_of, heard, is_live, standing, with_hello
-from .steering import Exhausted, Issue, Nothing, SendAgain, next_step
+from .steering import Exhausted, Issue, Nothing, SendAgain, Terms, next_step
 
 _COUNTERS_KEPT = 32
 
@@ -86,8 +86,8 @@ class Devices:
             campaign,
             self._ledger.releases[campaign.release],
             self._ledger.assignments.get(name),
-            root_version=self._root_version,
-            now_s=now.wall_s,
+            Terms(self._root_version, self._ledger.counter_floor, now.wall_s),
+            is_unsure=name in self._ledger.unsure,
         )
         match step:
             case Nothing():
@@ -120,6 +120,8 @@ class Devices:
             return None
         if order is Standing.DUPLICATE:
             return replace(known, last_seen_at=now.wall_s)
+        if order is Standing.NEW:
+            self._ledger.unheard.discard(known.name)
         return heard(with_hello(known, hello), hello.pair, digest, now.wall_s)
 
     def _acknowledge(self, device: Device, pair: BootPair, challenge: bytes, turn: Turn) -> None:
@@ -147,6 +149,7 @@ class Devices:
         attempt = self._ledger.attempt_with_counter(device.name, report.attempt)
         if attempt is None:
             return
+        self._ledger.unsure.discard(device.name)
         match judge_report(attempt, report, self._ledger.campaigns[attempt.campaign].release):
             case Verdict.TAKEN:
                 self._overtake_older(attempt, turn)
@@ -176,12 +179,20 @@ class Devices:
             self._changes.change_state(begun, judged, turn)
 
     def _conclude_if_it_runs(self, device: Device, now: Now, turn: Turn) -> Attempt | None:
-        """The newest attempt; ended, if the device runs its release already and cannot be on trial with it."""
+        """The newest attempt; ended, if the device runs its release already and cannot be on trial with it.
+
+        Nor may it be at work on an assignment that is on its way to it, or that a store put back to an older copy has
+        forgotten. In doubt, and if it was not heard since the start, it is asked by an assignment, and answers.
+        """
         attempt = self._ledger.newest_attempt(device.name)
         if attempt is None or attempt.state is not None or attempt.accepted or attempt.withdrawn:
             return attempt
+        issued = self._ledger.assignments.get(device.name)
+        holds_ours = device.accepted_counter == (issued.counter if issued is not None else 0)
         under_way = any(other.under_way for other in self._ledger.attempts_of(device.name))
-        if under_way or device.running_release != self._ledger.campaigns[attempt.campaign].release:
+        if under_way or not holds_ours or device.name in self._ledger.unheard:
+            return attempt
+        if device.running_release != self._ledger.campaigns[attempt.campaign].release:
             return attempt
         concluded = already_runs(attempt, device, now.wall_s)
         self._changes.change_state(attempt, concluded, turn)
@@ -193,7 +204,7 @@ class Devices:
         turn.write(StoreAssignment(assignment))
         if not assignment.targets:
             return
-        told = replace(attempt, counters=(*attempt.counters, assignment.counter)[-_COUNTERS_KEPT:])
-        if not attempt.accepted:
-            told = replace(told, old_slot=device.hello.running_slot, old_release=device.running_release)
+        slot, release = before_the_work(device, assignment.targets[0].release)
+        counters = (*attempt.counters, assignment.counter)[-_COUNTERS_KEPT:]
+        told = replace(attempt, counters=counters, old_slot=slot, old_release=release)
         self._changes.put_attempt(told, turn)

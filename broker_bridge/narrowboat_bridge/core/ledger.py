@@ -23,6 +23,12 @@ class Ledger:
         self.releases: dict[bytes, Release] = {}
         self.campaigns: dict[str, Campaign] = {}
         self.assignments: dict[str, Assignment] = {}
+        self.counter_floor = 0
+        """Every new assignment counts higher."""
+        self.unsure: set[str] = set()
+        """Devices whose attempt may have ended already, for all that this copy of the store can tell."""
+        self.unheard: set[str] = set()
+        """Devices that are known from the store alone. They may run something else by now."""
         self._by_device: dict[str, dict[str, Attempt]] = {}
         self._by_campaign: dict[str, dict[str, Attempt]] = {}
 

@@ -7,6 +7,9 @@ hold: an assignment of the release, or, if the campaign was aborted, one without
     we issued it, for the nonce of the device's newest hello                the same bytes again
     otherwise                                                               a new assignment, with the next counter
 
+A bridge that was started cannot know whether its store is the newest copy. Once after each start, a device that holds
+an assignment and has not reported its end is sent the same bytes again, and answers with a report of where it stands.
+
 A device accepts its last two nonces, but one that was started anew has only one and has forgotten those
 before, so an assignment for an older nonce is never sent again. A counter that we did not issue means that
 this bridge was restored from an older copy of its store, so the next one goes above what the hello says. An
@@ -51,28 +54,40 @@ class Exhausted:
 Step = Nothing | SendAgain | Issue | Exhausted
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an assignment that is made now must fit."""
+
+    root_version: int
+    counter_floor: int
+    """It counts higher."""
+    now_s: int
+
+
 def next_step(
     device: Device,
     attempt: Attempt,
     campaign: Campaign,
     release: Release,
     issued: Assignment | None,
+    terms: Terms,
     *,
-    root_version: int,
-    now_s: int,
+    is_unsure: bool,
 ) -> Step:
-    """Decide by the table above. `attempt` is the newest of the device, `issued` its newest assignment."""
+    """Decide by the table above. `attempt` is the newest of the device, `issued` its newest assignment; `is_unsure` if
+    the attempt may have ended before this bridge was started.
+    """
     if attempt.withdrawn and (campaign.ended is not Ending.ABORTED or not attempt.counters):
         return Nothing()
     if attempt.has_end or Assignment.FORMAT not in device.hello.formats:
         return Nothing()
     if issued is not None and issued.campaign == campaign.name and bool(issued.targets) != attempt.withdrawn:
         if device.accepted_counter == issued.counter:
-            return Nothing()
-        is_fresh = issued.nonce == device.hello.nonce and now_s < issued.expires_at
+            return SendAgain() if is_unsure and attempt.under_way else Nothing()
+        is_fresh = issued.nonce == device.hello.nonce and terms.now_s < issued.expires_at
         if is_fresh and device.accepted_counter < issued.counter:
             return SendAgain()
-    counter = max(device.accepted_counter, issued.counter if issued else 0) + 1
+    counter = max(device.accepted_counter, issued.counter if issued else 0, terms.counter_floor) + 1
     if counter >= COUNTER_END:
         return Exhausted()
     target = Target(component=release.component, release=release.digest, payloads=(release.payload,))
@@ -80,10 +95,10 @@ def next_step(
         Assignment(
             device=device.name,
             counter=counter,
-            issued_at=now_s,
-            expires_at=now_s + VALIDITY_S,
+            issued_at=terms.now_s,
+            expires_at=terms.now_s + VALIDITY_S,
             nonce=device.hello.nonce,
-            root_version=root_version,
+            root_version=terms.root_version,
             targets=() if attempt.withdrawn else (target,),
             campaign=campaign.name,
             reboot_windows=campaign.reboot_windows,

@@ -96,6 +96,8 @@ class Agent:
             actions = self._dispatch(event, dropped, now)
         except NarrowboatError as error:
             actions = self._refused(event, error)
+            if isinstance(event, ev.DeliveryArrived) and error.reason is Reason.STALE:
+                self._voice.plan_hello(now)
         actions = [*actions, *self._act_on_parked(now)]
         last = len(actions) - any(isinstance(action, Reboot) for action in actions)
         actions[last:last] = self._show()
@@ -195,7 +197,7 @@ class Agent:
         director = self._trust.root.role(RoleName.DIRECTOR)
         if not self._trust.update_root(data):
             if not retained:
-                self._voice.root_published(now)
+                self._voice.plan_hello(now)
             return []
         self._voice.root_version = self._trust.root.version
         changes: dict[str, object] = {"root": data}
@@ -220,7 +222,8 @@ class Agent:
         freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, certain_s)
         assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
         if delivery.assignment == trust.assignment:
-            return []
+            # A bridge asks what became of it.
+            return self._lifecycle.say_again(now) if self._lifecycle.attempt is not None else self._voice.say_hello(now)
         must_wait = self._must_wait(assignment)
         actions = self._park(assignment, delivery, now) if must_wait else self._act_on(assignment, delivery, now)
         accepted = self._memory.save_trust(

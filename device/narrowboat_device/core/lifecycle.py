@@ -171,6 +171,15 @@ class Lifecycle:
             actions += self._trial.consider_reboot(now)
         return actions
 
+    def say_again(self, now: Now) -> list[Action]:
+        """Report the attempt as it stands, an end too: a bridge asks that lost what it had."""
+        course = self._course
+        if course.voice.awaits_ack:
+            return []
+        if self.active:
+            return course.report(now)
+        return course.voice.report_end(course.current, course.done_bytes, course.total_bytes, now)
+
     def refuse(self, attempt: Attempt, error: NarrowboatError, now: Now) -> list[Action]:
         """End an attempt before it began."""
         self._course.image = None

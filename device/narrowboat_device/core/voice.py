@@ -7,9 +7,10 @@ come, a terminal report stays in the outbox, and the hello and the newest report
 from time to time while it stands. The broker's PUBACK proves nothing.
 
 A hello that was answered is said again only when somebody may have missed it: on a new link after a while, and when a
-bridge publishes the root, which it does when it starts. That bridge may have lost its store and know nobody. As the
-whole fleet hears it at once, each device waits a random part of `root_answer_s_max` first; and as a bridge on a bad
-link does it often, longer if it has said one a moment ago.
+bridge publishes the root, which it does when it starts, or assigns by a counter or a nonce of the past. That bridge may
+have lost its store and know nobody, or have an older copy of it. As the whole fleet hears it at once, each device waits
+a random part of `root_answer_s_max` first; and as a bridge on a bad link does it often, longer if it has said one a
+moment ago.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ class Voice:
         self._hello_is_due = self._hello_is_due or said_s is None or now.monotonic_s >= said_s + interval_s
         return self._say_unanswered(now)
 
-    def root_published(self, now: Now) -> None:
-        """A bridge started: plan a hello, unless one is to be said anyway."""
+    def plan_hello(self, now: Now) -> None:
+        """A bridge started, or is behind: plan a hello, unless one is planned."""
         if self._hello_planned_s is None:
             part = int.from_bytes(self._random(_JITTER_BYTES), "big") / (1 << 8 * _JITTER_BYTES)
             rested_s = (self._hello_said_s or 0.0) + self._settings.hello_rest_s
@@ -137,6 +138,11 @@ class Voice:
         pair, data = self._make_report(attempt, None, 0, 0, parked)
         self._newest_report = (pair, data)
         return self._publish(Channel.REPORT, data, now)
+
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether a report is to be said again anyway."""
+        return self._newest_report is not None or bool(self._memory.outbox.letters)
 
     def acknowledged(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
         """A bridge stored the statement under `pair`. One above all of ours says that this device lost its state."""
