@@ -1,0 +1,118 @@
+"""Ways to break the bridge and the agent's words at run time, and the invariant that must notice each.
+
+A mutation is a mistake that somebody could make. Each row says in which weather it shows; the seeds before the one that
+shows it must hold, so that it is this invariant, and no other, that notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from narrowboat_bridge.core import devices as bridge_devices
+from narrowboat_bridge.core.attempts import Verdict, already_runs
+from narrowboat_bridge.core.devices import Devices
+from narrowboat_bridge.core.records import Attempt, Device
+from narrowboat_bridge.core.registry import Standing
+from narrowboat_bridge.core.steering import next_step
+from narrowboat_bridge.server.performer import Performer
+from narrowboat_device.core.memory import Memory
+from narrowboat_device.core.trial import Trial
+from narrowboat_device.core.voice import Voice
+from narrowboat_protocol.states import State
+
+from .weather import Weather
+
+_save_trust, _acknowledged = Memory.save_trust, Voice.acknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One mistake."""
+
+    breaks: Callable[[], AbstractContextManager[Any]]
+    invariant: str
+    weather: Weather
+
+
+def _success_before_the_commit(trial: Any, _outcome: object, _output: str, now: Any) -> list[Any]:
+    end: list[Any] = trial._course.end(State.SUCCEEDED, None, None, now)  # noqa: SLF001
+    return end
+
+
+def _said_before_the_commit(performer: Any, now: Any) -> None:
+    for topic, payload, qos in performer._messages:  # noqa: SLF001
+        performer._publisher.publish(topic, payload, qos=qos)  # noqa: SLF001
+    performer._messages.clear()  # noqa: SLF001
+    performer._store.commit(now.wall_s)  # noqa: SLF001
+    for step in performer._after_commit:  # noqa: SLF001
+        step()
+    performer._after_commit.clear()  # noqa: SLF001
+
+
+def _concluded_from_what_runs(devices: Any, device: Device, now: Any, turn: Any) -> Attempt | None:
+    ledger = devices._ledger  # noqa: SLF001
+    attempt: Attempt | None = ledger.newest_attempt(device.name)
+    if attempt is None or attempt.state is not None or attempt.accepted or attempt.withdrawn:
+        return attempt
+    if device.running_release != ledger.campaigns[attempt.campaign].release:
+        return attempt
+    concluded = already_runs(attempt, device, now.wall_s)
+    devices._changes.change_state(attempt, concluded, turn)  # noqa: SLF001
+    return concluded
+
+
+def _counter_of_the_store_alone(  # as many arguments as the function that it stands for
+    device: Device, attempt: Any, campaign: Any, release: Any, issued: Any, terms: Any, *, is_unsure: bool
+) -> Any:
+    unknown, low = replace(device, accepted_counter=0), replace(terms, counter_floor=0)
+    return next_step(unknown, attempt, campaign, release, issued, low, is_unsure=is_unsure)
+
+
+def _boot_number_in_memory_alone(memory: Any, **changes: Any) -> Any:
+    return _save_trust(memory, **{name: value for name, value in changes.items() if name != "boot_number"})
+
+
+def _hello_is_never_answered(voice: Any, *arguments: Any) -> Any:
+    actions = _acknowledged(voice, *arguments)
+    voice._hello_is_due = True  # noqa: SLF001
+    return actions
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "a device says succeeded before it commits": Mutation(
+        lambda: patch.object(Trial, "health_answered", _success_before_the_commit), "success", Weather()
+    ),
+    "whatever comes is news": Mutation(
+        lambda: patch.multiple(bridge_devices, standing=lambda *_: Standing.NEW, judge_report=lambda *_: Verdict.TAKEN),
+        "once",
+        Weather(duplication=0.5),
+    ),
+    "an Ack leaves before the commit": Mutation(
+        lambda: patch.object(Performer, "flush", _said_before_the_commit), "delivered", Weather(bridge_kills=0.4)
+    ),
+    "what runs is taken for the end, whatever is on its way": Mutation(
+        lambda: patch.object(Devices, "_conclude_if_it_runs", _concluded_from_what_runs),
+        "agreement",
+        Weather(delay_s=20.0, loss=0.4),
+    ),
+    "boot numbers are not durable": Mutation(
+        lambda: patch.object(Memory, "save_trust", _boot_number_in_memory_alone),
+        "clones",
+        Weather(agent_restarts_s=60.0),
+    ),
+    "every pair is remembered": Mutation(
+        lambda: patch("narrowboat_bridge.core.registry.RECENT_PAIRS", 1 << 20), "bounds", Weather()
+    ),
+    "counters follow the store alone": Mutation(
+        lambda: patch.object(bridge_devices, "next_step", _counter_of_the_store_alone),
+        "convergence",
+        Weather(bridge_restores_s=150.0),
+    ),
+    "a hello is repeated though it was answered": Mutation(
+        lambda: patch.object(Voice, "acknowledged", _hello_is_never_answered), "silence", Weather()
+    ),
+}

@@ -1,0 +1,77 @@
+"""Pure functions of the product, remembered while a world runs.
+
+A world says the same bytes to many parties, many times, and each of them scans, decodes and verifies them anew: two
+thirds of a simulation would go there. What is remembered depends on nothing but its arguments, so a world is the same
+with and without it, and a test shows that. Only what succeeded is remembered; whatever is refused is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from narrowboat_protocol import cbor
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.model import Document
+
+_KEPT_MAX = 20_000
+
+
+class _Memory:
+    """Results by arguments. When it is full it begins anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        try:
+            return self._known[key]
+        except KeyError:
+            if len(self._known) >= _KEPT_MAX:
+                self._known.clear()
+            made = self._known[key] = make()
+            return made
+
+
+_scans, _verdicts, _documents, _signed = _Memory(), _Memory(), _Memory(), _Memory()
+_scan, _verify = cbor._Scanner.scan, PublicKey.verify  # noqa: SLF001  # the one pure step that all the rest waits for
+_decode, _decode_signed = Document.decode.__func__, SignedDocument.decode.__func__  # type: ignore[attr-defined]
+
+
+def _scan_once(scanner: cbor._Scanner) -> None:
+    if scanner._tags is cbor._TAGS_WRITTEN:  # noqa: SLF001
+        return  # what the product wrote is scanned by whoever reads it
+    key = (scanner._data, scanner._tags, scanner._max_depth)  # noqa: SLF001
+    _scans.get(key, lambda: _scan(scanner))
+
+
+def _verify_once(key: PublicKey, signature: bytes, message: bytes) -> bool:
+    verdict: bool = _verdicts.get((key.kid, signature, message), lambda: _verify(key, signature, message))
+    return verdict
+
+
+def _decode_once(cls: type[Document], /, data: bytes, **limits: int) -> Document:
+    document: Document = _documents.get((cls, data, *limits.values()), lambda: _decode(cls, data, **limits))
+    return document
+
+
+def _decode_signed_once(cls: type[SignedDocument], /, data: bytes, *limits: Any) -> SignedDocument:
+    document: SignedDocument = _signed.get((data, *limits), lambda: _decode_signed(cls, data, *limits))
+    return document
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Remember inside."""
+    with ExitStack() as stack:
+        for target, name, instead in (
+            (cbor._Scanner, "scan", _scan_once),  # noqa: SLF001
+            (PublicKey, "verify", _verify_once),
+            (Document, "decode", classmethod(_decode_once)),
+            (SignedDocument, "decode", classmethod(_decode_signed_once)),
+        ):
+            stack.enter_context(patch.object(target, name, instead))
+        yield

@@ -1,0 +1,109 @@
+"""The weather of one seed: which faults there are, and how bad each is.
+
+Each seed draws a swarm (Groce et al., "Swarm Testing", ISSTA 2012): every fault is on or off by a coin, and one that is
+on gets a rate of its own. Faults that are always on together hide each other: a link that never stands for a minute
+never shows what a full queue does to a link that stands for an hour. So some seeds have one fault at its worst, some
+have nearly all, and some have none, which shows that the world itself is sound.
+
+`calm` suspends every fault without forgetting its rate. What has happened already stays: a partition lasts until
+`Partitions` heals it, a dead bridge until its service manager starts it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, replace
+
+Bounds = tuple[float, float]
+
+
+@dataclass(slots=True)
+class Weather:
+    """Rates of one seed; 0 means that the fault is off. `_s` are mean times between two faults of one party."""
+
+    loss: float = 0.0
+    """How likely a message is lost on its way, though the connection stands."""
+    duplication: float = 0.0
+    """How likely a message comes twice."""
+    reordering_s: float = 0.0
+    """Messages of different topics overtake each other by up to this."""
+    delay_s: float = 0.0
+    """The worst time that a path takes."""
+    slow_bytes_per_s: float = 0.0
+    """The rate of a gateway's downlink; 0 is a fast one."""
+    forgery: float = 0.0
+    """How likely the broker alters a data block."""
+    resets_s: float = 0.0
+    """Connections that end at once, for both sides."""
+    partitions_s: float = 0.0
+    """Paths that carry nothing, in one direction or both, for a while; whoever waits at the end of one sees nothing."""
+    takeovers_s: float = 0.0
+    """A stranger with a gateway's certificate takes its session over for a moment, and what waits in it."""
+    broker_restarts_s: float = 0.0
+    queue_messages: float = 0.0
+    """What the broker keeps for one client; beyond it, messages are dropped silently. 0 is a long queue."""
+    bridge_kills: float = 0.0
+    """How likely the bridge dies in a turn: before its commit, after it, or while it says what it committed."""
+    bridge_hangs_s: float = 0.0
+    """The bridge's machine loses power: its connections stay half-open, and its share of requests is swallowed."""
+    bridge_restores_s: float = 0.0
+    """The bridge's database is put back to an older copy."""
+    clock_s: float = 0.0
+    """How far the bridge's clock may be off; gateways then boot in 1970 now and then."""
+    power_cuts_s: float = 0.0
+    """Gateways lose power."""
+    agent_restarts_s: float = 0.0
+    """The agent alone is started anew."""
+    unfit: float = 0.0
+    """How likely a trial finds its system unfit, or a hook says not now."""
+
+    calm: bool = False
+
+    @classmethod
+    def drawn(cls, rng: random.Random) -> Weather:
+        chance = rng.choice((0.15, 0.35, 0.6))
+        drawn = cls()
+        for name, bounds in _BOUNDS.items():
+            if rng.random() < chance:
+                setattr(drawn, name, _between(rng, *bounds))
+        return drawn
+
+    def copy(self) -> Weather:
+        """The same weather for another world."""
+        return replace(self)
+
+    def strikes(self, rate: float, rng: random.Random) -> bool:
+        """Whether a fault of this probability happens now."""
+        return rate > 0.0 and not self.calm and rng.random() < rate
+
+    def words(self) -> str:
+        """The faults that are on, for a person."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "calm")
+        return " ".join(f"{name}={value:.3g}" for name, value in values if value) or "no faults"
+
+
+_BOUNDS: dict[str, Bounds] = {
+    "loss": (0.01, 0.4),
+    "duplication": (0.01, 0.4),
+    "reordering_s": (0.1, 60.0),
+    "delay_s": (0.1, 20.0),
+    "slow_bytes_per_s": (200.0, 50_000.0),
+    "forgery": (0.01, 0.3),
+    "resets_s": (10.0, 1000.0),
+    "partitions_s": (60.0, 1000.0),
+    "takeovers_s": (60.0, 1000.0),
+    "broker_restarts_s": (60.0, 1000.0),
+    "queue_messages": (4.0, 40.0),
+    "bridge_kills": (0.01, 0.4),
+    "bridge_hangs_s": (100.0, 1000.0),
+    "bridge_restores_s": (200.0, 1000.0),
+    "clock_s": (10.0, 100_000.0),
+    "power_cuts_s": (20.0, 1000.0),
+    "agent_restarts_s": (20.0, 1000.0),
+    "unfit": (0.05, 0.9),
+}
+
+
+def _between(rng: random.Random, low: float, high: float) -> float:
+    """Drawn so that every order of magnitude is as likely."""
+    return float(low * (high / low) ** rng.random())
