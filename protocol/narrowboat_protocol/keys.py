@@ -159,6 +159,8 @@ def public_key_from_cbor(value: object) -> PublicKey:
     if not isinstance(value, Mapping):
         raise _bad_key("a map")
     members = cast(Mapping[int, object], value)
+    if any(isinstance(member, bool) for member in members.values()):
+        raise _bad_key("numbers, not truth values")
     if members.get(_KTY) == _KTY_OKP and set(members) == {_KTY, _CRV, _X} and members[_CRV] == _CRV_ED25519:
         return public_key_from_cryptography(_load_ed25519(_coordinate(members, _X)))
     if members.get(_KTY) == _KTY_EC2 and set(members) == {_KTY, _CRV, _X, _Y} and members[_CRV] == _CRV_P256:
