@@ -12,7 +12,7 @@ import pytest
 from narrowboat_bridge.server.config import BrokerConfig
 from narrowboat_bridge.server.link import Link, LinkSettings, tls_context
 from narrowboat_bridge.server.metrics import Metrics
-from narrowboat_protocol.limits import MIB
+from narrowboat_protocol.limits import KIB, MIB
 from tests.support.scripted_broker import (
     CONNACK,
     CONNECT,
@@ -28,6 +28,7 @@ from tests.support.scripted_broker import (
 )
 
 TOPIC = "nb/d/gw-1/hello"
+REQUESTS, BLOCKS_MAX = 500, 250
 
 
 def greet(connection: Connection) -> None:
@@ -38,8 +39,8 @@ def greet(connection: Connection) -> None:
 
 
 @contextmanager
-def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[SimpleQueue[tuple[str, bytes]]]:
-    """A link to a broker that plays these scripts, which all end well; yields the messages that it hands on."""
+def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[tuple[Link, SimpleQueue[tuple[str, bytes]]]]:
+    """A link to a broker that plays these scripts, which all end well, and the messages that it hands on."""
     authority = Authority(folder, "ca")
     broker = ScriptedBroker(authority, authority.issue("broker"), *scripts)
     own = authority.issue("bridge-1")
@@ -50,7 +51,7 @@ def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[SimpleQ
     arrived: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
     link.start(lambda topic, data: arrived.put((topic, data)), lambda: None)
     try:
-        yield arrived
+        yield link, arrived
     finally:
         link.stop()
     broker.check()
@@ -70,7 +71,7 @@ def test_packets_that_no_broker_sends_cost_the_connection_and_the_next_one_is_he
         connection.send(publish_packet(TOPIC, b"hello"))
         until_closed(connection)
 
-    with linked(tmp_path, Metrics(), lie, speak) as arrived:
+    with linked(tmp_path, Metrics(), lie, speak) as (_, arrived):
         assert arrived.get(timeout=PATIENCE_S) == (TOPIC, b"hello")
 
 
@@ -89,7 +90,27 @@ def test_a_packet_above_the_limit_is_refused_unread_counted_and_told_once(
         connection.send(publish_packet(TOPIC, b"hello"))
         until_closed(connection)
 
-    with linked(tmp_path, metrics, lie, lie, speak) as arrived:
+    with linked(tmp_path, metrics, lie, lie, speak) as (_, arrived):
         arrived.get(timeout=PATIENCE_S)
     assert metrics.value("refused.packet") == 2
     assert caplog.text.count("the largest packet that was announced") == 1
+
+
+def test_requests_are_read_while_a_payload_server_keeps_the_link_full(tmp_path: Path) -> None:
+    """Counted in blocks: a link that reads one packet for each round of writing sends one at least for each request."""
+
+    def ask(connection: Connection) -> None:
+        greet(connection)
+        connection.send(publish_packet(TOPIC, b"the link stands"))
+        assert connection.packet()[1].endswith(b"first block"), "the link is full from here on"
+        connection.send(b"".join(publish_packet(TOPIC, b"request") for _ in range(REQUESTS)))
+        until_closed(connection)
+
+    with linked(tmp_path, Metrics(), ask) as (link, arrived):
+        arrived.get(timeout=PATIENCE_S)
+        assert link.publish_data("nb/d/gw-1/data", b"first block")
+        blocks = 0
+        while arrived.qsize() < REQUESTS:
+            assert link.publish_data("nb/d/gw-1/data", bytes(64 * KIB))
+            blocks += 1
+    assert blocks < BLOCKS_MAX

@@ -9,7 +9,9 @@ broker's.
 
 paho queues QoS 1 messages without a bound and QoS 0 ones while its socket is full, so both are bounded here.
 Messages at QoS 1 beyond the bound are dropped; the sender of a data message waits a moment for room first,
-which paces the payload server to the speed of the broker.
+which paces the payload server to the speed of the broker. Room is given back once for each round of writing,
+and then everything that came is read: paho reads one packet a round and writes until its queue is empty, so a
+server that kept refilling the queue would answer one device and hear no other.
 
 A broker is not trusted to keep MQTT's rules. A packet above the size that we announced is refused before its
 bytes are read, and one that paho cannot read costs this connection and nothing else; both are counted.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import socket
 import ssl
 import struct
@@ -47,6 +50,7 @@ _CONNECT_TIMEOUT_S = 20.0
 _ROOM_WAIT_S = 2.0
 _STOP_WAIT_S = 5.0
 _LOOP_S = 1.0
+_READS_PER_ROUND = 256
 _PACKET_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max + KIB
 # What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
 _UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -101,6 +105,7 @@ class Link:
         self._room = Condition()
         self._outstanding: dict[int, int] = {}
         self._outstanding_bytes = 0
+        self._written_bytes = 0
         tls.sslsocket_class = _socket_class(metrics)
         self._client = self._new_client(tls)
         self._thread = Thread(target=self._run, name=f"link {settings.name}", daemon=True)
@@ -180,6 +185,8 @@ class Link:
         while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
             try:
                 status = self._client.loop(_LOOP_S)
+                if status == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    status = self._read_what_waits()
             except _UNREADABLE as error:
                 self._metrics.count("refused.packet")
                 _log.warning("the broker sent what no broker sends: %s", type(error).__name__)
@@ -187,11 +194,32 @@ class Link:
                 if sock is not None:
                     sock.close()
                 return
+            self._return_room()
+
+    def _read_what_waits(self) -> MQTTErrorCode:
+        for _ in range(_READS_PER_ROUND):
+            sock = self._client.socket()
+            if not isinstance(sock, ssl.SSLSocket):
+                return MQTTErrorCode.MQTT_ERR_SUCCESS  # the connection has ended, which the next round says
+            if not sock.pending() and not select.select([sock], [], [], 0)[0]:
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            status = self._client.loop_read()
+            if status != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return status
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _return_room(self) -> None:
+        """What this round wrote makes room for as much."""
+        with self._room:
+            if self._written_bytes:
+                self._outstanding_bytes -= self._written_bytes
+                self._written_bytes = 0
+                self._room.notify_all()
 
     def _forget_outstanding(self) -> None:
         with self._room:
             self._outstanding.clear()
-            self._outstanding_bytes = 0
+            self._outstanding_bytes = self._written_bytes = 0
             self._room.notify_all()
 
     def _new_client(self, tls: ssl.SSLContext) -> Client:
@@ -244,8 +272,7 @@ class Link:
         self, _client: Client, _data: object, message_id: int, _reason: ReasonCode, _properties: Properties | None
     ) -> None:
         with self._room:
-            self._outstanding_bytes -= self._outstanding.pop(message_id, 0)
-            self._room.notify_all()
+            self._written_bytes += self._outstanding.pop(message_id, 0)
 
 
 def wait_s(attempt: int) -> float:
