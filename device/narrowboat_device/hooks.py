@@ -9,7 +9,9 @@ for the report, the last 4 KiB of it. It finds in its environment, besides what 
     NARROWBOAT_SLOT      the slot that runs now
     NARROWBOAT_STATUS    the agent's status file, JSON: release, state and progress
 
-A hook runs in a process group of its own, which is killed as a whole when the time is up or the agent ends.
+A hook runs in a process group of its own, which is killed as a whole when the hook has answered, when its time is up
+or when the agent ends. The kernel does not end a process that sleeps in a driver or on a file server that is gone. Such
+a hook is left to it after a moment and has failed, since on trial an answer must come.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from .core.events import HookFinished, HookOutcome
 NOT_NOW_STATUS = 21
 OUTPUT_BYTES_MAX = 4096
 _READER_WAIT_S = 1.0
+_KILLED_WAIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +77,13 @@ class HookRunner:
             return HookFinished(hook, token, HookOutcome.FAILED, text)
         tail = _Tail(process.stdout)
         try:
-            status = process.wait(command.timeout_s)
+            outcome, text = _outcome(process.wait(command.timeout_s)), ""
         except subprocess.TimeoutExpired:
-            kill_group(process)
-            text = f"expected an answer within {command.timeout_s:g} s, got none"
-            return HookFinished(hook, token, HookOutcome.FAILED, "\n".join(filter(None, [tail.text(), text])))
-        finally:
-            with self._lock:
-                self._process = None
-        return HookFinished(hook, token, _outcome(status), tail.text())
+            outcome, text = HookOutcome.FAILED, f"expected an answer within {command.timeout_s:g} s, got none"
+        with self._lock:
+            self._process = None
+        kill_group(process)
+        return HookFinished(hook, token, outcome, "\n".join(filter(None, [tail.text(), text])))
 
     def close(self) -> None:
         """Kill a hook that runs; none is started after this."""
@@ -107,10 +108,11 @@ class HookRunner:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group, and all of the group."""
+    """End a whole group, whose leader may have ended a moment ago, and wait for the leader, but not for long."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED_WAIT_S)
 
 
 def _outcome(status: int) -> HookOutcome:
@@ -126,8 +128,8 @@ class _Tail:
         self._reader.start()
 
     def text(self) -> str:
-        """Printable characters and line ends only. A process that a hook left behind may hold the pipe
-        open: it is not waited for.
+        """Printable characters and line ends only. A process that cannot be killed holds the pipe open: it is not
+        waited for.
         """
         self._reader.join(_READER_WAIT_S)
         text = self._bytes.decode(errors="replace")

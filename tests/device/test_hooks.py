@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
 from pathlib import Path
 from threading import Thread
 
@@ -81,11 +82,33 @@ def test_a_hook_that_takes_too_long_has_failed_and_its_children_are_gone(tmp_pat
     assert hung_up(reader)
 
 
-def test_a_hook_that_leaves_a_process_behind_is_not_waited_for(tmp_path: Path) -> None:
-    fifo = tmp_path / "go"
+def test_what_a_hook_leaves_behind_ends_with_it_and_is_not_waited_for(tmp_path: Path) -> None:
+    fifo = tmp_path / "held-open-by-what-is-left"
     os.mkfifo(fifo)
-    assert run(f"(read line <{fifo}) & exit 21").outcome is HookOutcome.NOT_NOW
-    fifo.write_text("end\n")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert run(f"exec 3>{fifo}; sleep 600 & echo begun >&3; exit 21").outcome is HookOutcome.NOT_NOW
+    assert os.read(reader, 100) == b"begun\n"
+    assert hung_up(reader)
+
+
+class Asleep(subprocess.Popen[bytes]):
+    """A process in uninterruptible sleep: no signal ends it, so nobody who waits for it hears of an end."""
+
+    def __del__(self) -> None:
+        super().wait()  # the real one was killed; nobody else can collect it
+
+    def wait(self, timeout: float | None = None) -> int:
+        assert timeout is not None, "expected a bound on a wait that has no end"
+        raise subprocess.TimeoutExpired(self.args, timeout)
+
+
+def test_a_hook_that_even_the_kernel_cannot_end_has_failed_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Asleep)
+    hooks = runner("sleep 600")
+    assert hooks.run(Hook.DOWNLOAD, 0).outcome is HookOutcome.FAILED
+    hooks.close()
 
 
 def test_an_agent_that_ends_takes_its_hook_with_it(tmp_path: Path) -> None:
