@@ -2,8 +2,9 @@
 system.
 
 The contract is Mender's. A hook answers by its exit status: 0 is go on, 21 is not now, anything else (a
-signal, no answer in time, a program that is not there) is failed. It gets no input. What it prints is kept
-for the report, the last 4 KiB of it. It finds in its environment, besides what the agent was started with:
+signal, no answer in time, a program that is not there) is failed. It gets no input. When it has failed, the
+end of what it printed goes into the report, 500 characters of it. It finds in its environment, besides what
+the agent was started with:
 
     NARROWBOAT_HOOK      download, reboot or health
     NARROWBOAT_SLOT      the slot that runs now

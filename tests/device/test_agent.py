@@ -19,7 +19,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.states import TABLE, HoldReason, State
 from tests.device.agent_kit import ABORTABLE, ACTIVE, IMAGE, OTHER_IMAGE, brought_to, let_go, sha256
 from tests.support.fleet import FleetKit, MadeRelease
-from tests.support.gateway import SMALL, Gateway, sha256_of_slot
+from tests.support.gateway import HOOK_OUTPUT, SMALL, Gateway, sha256_of_slot
 
 
 def test_an_update_brings_exactly_the_signed_bytes_and_commits(gateway: Gateway, release: MadeRelease) -> None:
@@ -207,7 +207,7 @@ def test_an_unhealthy_system_goes_back_after_its_deadline_and_says_why(gateway: 
     gateway.power_cycle()
     gateway.connect()
     assert (gateway.report.state, gateway.report.reason) == (State.ROLLED_BACK, Reason.HEALTH_CHECK_FAILED)
-    assert gateway.report.detail == "output"
+    assert gateway.report.detail == HOOK_OUTPUT[-500:]
     assert gateway.boot.running == "a"
     assert gateway.boot.bootable == frozenset({"a"})
 
@@ -379,7 +379,7 @@ def test_a_reboot_waits_for_its_window_and_happens_in_it(gateway: Gateway, relea
 
 
 def answer(gateway: Gateway, asked: ac.RunHook, outcome: ev.HookOutcome) -> None:
-    gateway.give(ev.HookFinished(asked.hook, asked.token, outcome, "output"))
+    gateway.give(ev.HookFinished(asked.hook, asked.token, outcome, HOOK_OUTPUT))
 
 
 def asked_of(gateway: Gateway, hook: ac.Hook) -> list[ac.RunHook]:
@@ -434,6 +434,7 @@ def test_a_hook_that_says_no_ends_the_attempt_and_one_that_says_not_now_does_not
     assert gateway.report.hold.reason is HoldReason.HOOK
     gateway.pass_time(30)
     assert (gateway.report.state, gateway.report.reason) == (State.FAILED, Reason.HOOK_FAILED)
+    assert gateway.report.detail == HOOK_OUTPUT[-500:]
 
 
 def test_a_release_file_is_installed_without_any_server(gateway: Gateway, release: MadeRelease) -> None:

@@ -43,6 +43,9 @@ SMALL = Limits(
 Tamper = Callable[[int, bytes], bytes | None]
 """Offset and data of a block as the source read it; what it sends instead, None for nothing."""
 
+HOOK_OUTPUT = "\n".join(f"step {number} of 400 was well" for number in range(400)) + "\nthe sensor is gone"
+"""What every hook prints: progress, more of it than fits into a report, and at the end what matters."""
+
 _STEPS_MAX = 100_000
 
 
@@ -256,7 +259,7 @@ class Gateway:
             case ac.RunHook(hook, token):
                 answers = self.hooks.get(hook) or [ev.HookOutcome.GO_ON]
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                self._queue.append(ev.HookFinished(hook, token, answer, "output"))
+                self._queue.append(ev.HookFinished(hook, token, answer, HOOK_OUTPUT))
             case ac.Fetch():
                 self._answer(action)
             case ac.Reboot():

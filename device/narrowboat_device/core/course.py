@@ -22,6 +22,7 @@ from .settings import Settings
 from .voice import Voice
 
 DETAIL_MAX = 500
+"""Characters of a detail. What is wrong stands at the start of our own messages, and at the end of a hook's output."""
 OpenRelease = Callable[[bytes], Release]
 """Believe an envelope under the root and floor of this moment, for this device; raises `PeerError`."""
 

@@ -37,7 +37,7 @@ from .actions import (
     ShowStatus,
     SyncSlot,
 )
-from .course import Course, OpenRelease
+from .course import DETAIL_MAX, Course, OpenRelease
 from .download import Download
 from .events import BootStatus, HookFinished, HookOutcome, Now
 from .fetching import Fetching
@@ -213,7 +213,7 @@ class Lifecycle:
         if finished.outcome is HookOutcome.NOT_NOW:
             return course.wait_for(HoldReason.HOOK, now.monotonic_s + self._settings.hook_retry_s, now)
         if finished.outcome is HookOutcome.FAILED:
-            return course.end(State.FAILED, Reason.HOOK_FAILED, finished.output, now)
+            return course.end(State.FAILED, Reason.HOOK_FAILED, finished.output[-DETAIL_MAX:], now)
         return self._begin_download(now) if finished.hook is Hook.DOWNLOAD else self._trial.reboot_allowed(now)
 
     def slot_committed(self, slot: str, now: Now) -> list[Action]:

@@ -111,7 +111,7 @@ class Trial:
         if outcome is HookOutcome.GO_ON:
             return [CommitSlot(course.current.slot)]
         if self._health_until_s is None or now.monotonic_s >= self._health_until_s:
-            return self.fail(Reason.HEALTH_CHECK_FAILED, output, now)
+            return self.fail(Reason.HEALTH_CHECK_FAILED, output[-DETAIL_MAX:], now)
         retry_s = min(now.monotonic_s + course.settings.health_retry_s, self._health_until_s)
         return course.wait_for(HoldReason.HOOK, retry_s, now)
 
