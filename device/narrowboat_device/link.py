@@ -161,6 +161,17 @@ def _socket_class(packet_bytes_max: int, meter: _Meter) -> type[ssl.SSLSocket]:
     return LinkSocket
 
 
+class _LinkClient(Client):
+    """paho's client without QoS 2. It would keep each such message until the broker releases it, 65,535 in all, and
+    the broker need not care for what we subscribed to.
+    """
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        if self._in_packet["command"] & 0x04:
+            raise MQTTException("a message at QoS 2")
+        return super()._handle_publish()
+
+
 class Link:
     """Keeps one device connected, until it is closed."""
 
@@ -269,7 +280,7 @@ class Link:
         return device_subscriptions(self._endpoint.device)
 
     def _new_client(self) -> Client:
-        client = Client(
+        client = _LinkClient(
             CallbackAPIVersion.VERSION2,
             client_id="",  # the broker makes it the name in our certificate
             protocol=MQTTv5,

@@ -194,6 +194,7 @@ UNREADABLE = {
     "a length without an end": bytes([PUBLISH, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
     "a topic longer than the packet": bytes([PUBLISH, 3, 0xFF, 0xFF, 0x00]),
     "a topic that is no UTF-8": bytes([PUBLISH, 5, 0, 2, 0xC3, 0x28, 0]),
+    "a message at a QoS that nobody asked for": bytes([PUBLISH | 0x04, 8, 0, 1, 0x74, 0, 1, 0, 0x78, 0x79]),
     "a packet for which MQTT has no use": bytes([0xF0, 0]),
     "a packet of no type": bytes([0x00, 0]),
 }

@@ -85,6 +85,17 @@ def tls_context(broker: BrokerConfig) -> ssl.SSLContext:
     return context
 
 
+class _LinkClient(Client):
+    """paho's client without QoS 2. It would keep each such message until the broker releases it, 65,535 in all, and
+    the broker need not care for what we subscribed to.
+    """
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        if self._in_packet["command"] & 0x04:
+            raise MQTTException("a message at QoS 2")
+        return super()._handle_publish()
+
+
 class Link:
     """Keeps one connection to the broker."""
 
@@ -223,7 +234,7 @@ class Link:
             self._room.notify_all()
 
     def _new_client(self, tls: ssl.SSLContext) -> Client:
-        client = Client(
+        client = _LinkClient(
             CallbackAPIVersion.VERSION2,
             client_id="",  # the broker gives a random one; nobody can ask for it
             protocol=MQTTv5,
