@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -17,7 +20,7 @@ from narrowboat_device.core.events import Event
 from narrowboat_device.inbox import Inbox
 from narrowboat_device.link import Endpoint, Link, reconnect_wait_s, tls_context
 from narrowboat_protocol.errors import UsageError
-from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
+from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, MIB
 from narrowboat_protocol.topics import Channel
 from tests.support.scripted_broker import (
     CONNACK,
@@ -37,6 +40,7 @@ from tests.support.scripted_broker import (
 )
 
 DEVICE = "gw-1"
+KEEPALIVE_S = 60
 
 
 @dataclass
@@ -65,7 +69,7 @@ class Rig:
 
     def link_to(self, port: int) -> Link:
         tls = tls_context(self.authority.path, self.device.certificate, self.device.key)
-        endpoint = Endpoint("127.0.0.1", port, DEVICE, tls, keepalive_s=60)
+        endpoint = Endpoint("127.0.0.1", port, DEVICE, tls, keepalive_s=KEEPALIVE_S)
         return Link(endpoint, self.inbox, DEFAULT_LIMITS, itertools.count(0.0, 0.5).__next__, self._wait_s)
 
     def _wait_s(self, attempt: int, was_refused: bool) -> float:
@@ -106,6 +110,51 @@ def test_the_first_requests_leave_before_the_broker_has_said_a_word(rig: Rig) ->
         rig.next(ev.LinkOpened)
         link.publish(Channel.GET, b"request", 0)
         rig.next(ev.BlockArrived)
+
+
+def test_a_link_asks_for_its_old_session_and_for_no_packet_above_the_limit(rig: Rig) -> None:
+    connects: SimpleQueue[bytes] = SimpleQueue()
+
+    def script(connection: Connection) -> None:
+        connects.put(connection.packet()[1])
+        until_closed(connection)
+
+    with rig.linked(script):
+        connect = connects.get(timeout=PATIENCE_S)
+    session_expiry_s = struct.pack(">BI", 0x11, 3600)
+    packet_bytes_max = struct.pack(">BI", 0x27, DEFAULT_LIMITS.message_bytes_max + KIB)
+    clean_start_and_keepalive = struct.pack(">BH", 0x00, KEEPALIVE_S)
+    assert connect[:7] == b"\x00\x04MQTT\x05"
+    assert connect[7:10] == clean_start_and_keepalive
+    assert connect[10:21] in {
+        b"\x0a" + session_expiry_s + packet_bytes_max,
+        b"\x0a" + packet_bytes_max + session_expiry_s,
+    }
+
+
+def socket_of(address: tuple[str, int]) -> socket.socket:
+    """The socket in this process that has this address of its own."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if str(entry.readlink()).startswith("socket:"):
+                candidate = socket.socket(fileno=os.dup(int(entry.name)))
+                if candidate.getsockname() == address:
+                    return candidate
+                candidate.close()
+    raise AssertionError(f"no socket with address {address}")
+
+
+def test_what_is_sent_leaves_at_once_and_a_dead_path_is_given_up_in_time(rig: Rig) -> None:
+    addresses: SimpleQueue[tuple[str, int]] = SimpleQueue()
+
+    def script(connection: Connection) -> None:
+        connection.greet()
+        addresses.put(connection.peer)
+        until_closed(connection)
+
+    with rig.linked(script), socket_of(addresses.get(timeout=PATIENCE_S)) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == KEEPALIVE_S * 1000
 
 
 def test_each_topic_becomes_its_event(rig: Rig) -> None:
@@ -191,6 +240,7 @@ def test_what_is_published_without_a_link_is_lost_and_not_sent_later(rig: Rig) -
         (bytes([0x20, 3, 0, 0x87, 0]), True),  # CONNACK: not authorized
         (CONNACK + bytes([DISCONNECT, 1, 0x8E]), True),  # session taken over
         (CONNACK + bytes([DISCONNECT, 1, 0x82]), True),  # protocol error
+        (CONNACK + bytes([DISCONNECT, 1, 0x8B]), False),  # server shutting down
         (CONNACK, False),
     ],
 )

@@ -95,9 +95,10 @@ def pem(certificate: x509.Certificate) -> bytes:
 class Connection:
     """The broker's end of one connection."""
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
+    def __init__(self, sock: ssl.SSLSocket, peer: tuple[str, int]) -> None:
         self._sock = sock
         self._stream = sock.makefile("rb")
+        self.peer = peer
 
     def packet(self) -> tuple[int, bytes]:
         """The next packet: its type, and everything after the length."""
@@ -146,9 +147,9 @@ class ScriptedBroker:
     def _serve(self, scripts: tuple[Script, ...]) -> None:
         try:
             for script in scripts:
-                sock, _ = self._listener.accept()
+                sock, peer = self._listener.accept()
                 sock.settimeout(PATIENCE_S)
-                connection = Connection(self._context.wrap_socket(sock, server_side=True))
+                connection = Connection(self._context.wrap_socket(sock, server_side=True), peer)
                 script(connection)
                 connection.close()
             self.failures.put(None)
