@@ -333,7 +333,7 @@ class Link:
         self._carried_data = True
         if message.topic == self._data_topic:
             self._meter.read(client.socket())
-            self._inbox.offer_block(BlockArrived(bytes(message.payload), self._meter.total))
+            self._inbox.offer_block(BlockArrived(bytes(message.payload), self._meter.total, self._monotonic_s()))
         elif message.topic == ROOT_TOPIC:
             self._inbox.put_from_peer(RootArrived(bytes(message.payload), retained=message.retain))
         elif (event := self._documents.get(message.topic)) is not None:

@@ -30,6 +30,13 @@ from tests.support.relay import LinkShape, RelayThread
 from .nginx import ClientIdentity, Nginx
 
 MIB = 1024 * 1024
+_PLAIN_LISTENER = """
+listener {port} 127.0.0.1
+use_username_as_clientid true
+auto_id_prefix auto:
+allow_anonymous true
+acl_file acl/device.acl
+"""
 _RUNS = 5
 _PROBE_DEADLINE_S = 300
 _ROUND_TRIP_S = 0.3
@@ -96,6 +103,9 @@ class Bench:
             for _ in range(16):
                 file.write(self._image.read_bytes())
         self._fleet.init()
+        self._plain_port = free_ports().device
+        with (self._fleet.path / "broker" / "mosquitto.conf").open("a") as conf:
+            conf.write(_PLAIN_LISTENER.format(port=self._plain_port))
         self._servers = {"broker": self._fleet.start_broker(), "bridge": self._fleet.start_bridge()}
         self._releases = {
             name: self._release(name, source, codec, level)
@@ -137,9 +147,9 @@ class Bench:
             slot_bytes=slot_bytes,
         )
 
-    def _probe(self, gateway: Gateway, wanted: str) -> dict[str, Any]:
+    def _probe(self, gateway: Gateway, wanted: str, *options: str) -> dict[str, Any]:
         """Boot the gateway and run its agent until `wanted` has happened."""
-        command = [sys.executable, "-m", "tests.bench.probe", str(gateway.config), wanted]
+        command = [sys.executable, "-m", "tests.bench.probe", str(gateway.config), wanted, *options]
         # As it is installed: with its modules compiled, since compiling them at each start would count as its memory.
         environment = {**os.environ, **AGENT_ENVIRONMENT}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -162,28 +172,31 @@ class Bench:
         """Image bytes a second from the opened link to the last written chunk, against curl writing the image."""
         self._campaign(codec)
         size = self._image.stat().st_size
-        ours: list[float] = []
-        plain: list[float] = []
-        tls: list[float] = []
+        ours: dict[str, list[float]] = {"tls": [], "plain": []}
+        theirs: dict[str, list[float]] = {"tls": [], "plain": []}
         cpu: dict[str, list[float]] = {"agent": [], "bridge": [], "broker": []}
         for number in range(self._runs):
             self._say(f"throughput, {codec} frames, run {number + 1} of {self._runs}")
             gateway = self._gateway(size)
             before = {name: cpu_s(server.pid) for name, server in self._servers.items()}
             figures = self._probe(gateway, "written")
-            ours.append(size / (figures["written"] - figures["first_block"]))
+            ours["tls"].append(size / (figures["written"] - figures["first_block"]))
             cpu["agent"].append(figures["cpu_s"])
             for name, server in self._servers.items():
                 cpu[name].append(cpu_s(server.pid) - before[name])
             target = gateway.folder / "curl.out"
-            plain.append(size / self._nginx.fetch("image-64", target, None).total_s)
-            tls.append(size / self._nginx.fetch("image-64", target, self._identity(gateway)).total_s)
+            theirs["plain"].append(size / self._nginx.fetch("image-64", target, None).total_s)
+            theirs["tls"].append(size / self._nginx.fetch("image-64", target, self._identity(gateway)).total_s)
             shutil.rmtree(gateway.folder)
-        rates = f"{median(ours) / 1e6:.0f} MB/s of image"
+            gateway = self._gateway(size, self._plain_port)
+            figures = self._probe(gateway, "written", "--plain")
+            ours["plain"].append(size / (figures["written"] - figures["first_block"]))
+            shutil.rmtree(gateway.folder)
+        rates = f"{median(ours['tls']) / 1e6:.0f} MB/s of image with TLS, {median(ours['plain']) / 1e6:.0f} without"
         lines = [
             Figure(f"{codec}: received, decoded, verified, written", rates),
-            self._ratio(f"{codec}: against nginx and curl, both mutual TLS", ours, tls, gated=gated),
-            self._ratio(f"{codec}: against nginx and curl without TLS", ours, plain, gated=gated),
+            self._ratio(f"{codec}: against nginx and curl, both mutual TLS", ours["tls"], theirs["tls"], gated=gated),
+            self._ratio(f"{codec}: against nginx and curl, both plain", ours["plain"], theirs["plain"], gated=gated),
         ]
         each = ", ".join(f"{name} {median(values) * 1000 * MIB / size:.1f}" for name, values in cpu.items())
         return [*lines, Figure(f"{codec}: CPU ms per MiB of image, starting included", each)]
@@ -203,7 +216,7 @@ class Bench:
             if name == "large":
                 self._campaign(name)
             gateway = self._gateway(size)
-            peaks[name] = self._probe(gateway, "written")["peak_memory_kib"] / 1024
+            peaks[name] = self._probe(gateway, "proved")["peak_memory_kib"] / 1024
             shutil.rmtree(gateway.folder)
         growth = peaks["large"] - peaks["zstd"]
         return [

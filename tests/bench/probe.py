@@ -1,8 +1,11 @@
-"""One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG WANTED`. Prints one line of JSON.
+"""One gateway in a process of its own, measured: `python -m tests.bench.probe CONFIG WANTED [--plain]`. Prints one
+line of JSON.
 
-It is the real agent and the real shell; between the two stands a clock that notes when the link opened, when the first
-block came, and when the last frame was decoded, proved and written. There it stops: the read-back that follows reads
-the medium, not the link. Memory is the peak of the whole process, which has nothing else in it.
+It is the real agent and the real shell; between the two stands a clock that notes when the link began and opened, when
+the first block came, when the last frame was decoded, proved and written (the read-back that follows reads the medium,
+not the link), and when the slot was read back. Memory is the peak of the whole process, which has nothing else in it.
+With `--plain` the link leaves out TLS, which no gateway does: it shows what TLS costs, and compares with a plain server
+as it should be.
 """
 
 from __future__ import annotations
@@ -14,14 +17,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from paho.mqtt.client import Client
+
+from narrowboat_device import assembly
 from narrowboat_device.assembly import open_gateway
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.config import load_config
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Action, ReadBackSlot
-from narrowboat_device.core.events import BlockArrived, Event, LinkOpened, Now
+from narrowboat_device.core.events import BlockArrived, Event, LinkOpened, Now, SlotReadBack
 from narrowboat_device.disk import SystemDisk
 from narrowboat_device.inbox import InboxClosedError
+from narrowboat_device.link import Link
 from narrowboat_device.loop import Shell
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
@@ -34,7 +41,7 @@ class Clocked:
     def __init__(self, agent: Agent, wanted: str) -> None:
         self._agent = agent
         self._wanted = wanted
-        self.times: dict[str, float] = {"began": time.monotonic()}
+        self.times: dict[str, float] = {}
 
     @property
     def deadline(self) -> float | None:
@@ -48,12 +55,34 @@ class Clocked:
         actions = self._agent.handle(event, now)
         if any(isinstance(action, ReadBackSlot) for action in actions):
             self._note("written")
+        if isinstance(event, SlotReadBack):
+            self._note("proved")
         if self._wanted in self.times:
             raise InboxClosedError
         return actions
 
     def _note(self, what: str) -> None:
         self.times.setdefault(what, time.monotonic())
+
+
+class TimedLink(Link):
+    """The agent's link, with a note of when it began to connect."""
+
+    began_s = 0.0
+
+    def start(self) -> None:
+        TimedLink.began_s = time.monotonic()
+        super().start()
+
+
+class PlainLink(TimedLink):
+    """The agent's link over bare TCP, to a broker that takes a user name for a proof."""
+
+    def _new_client(self) -> Client:
+        client = super()._new_client()
+        client.username_pw_set(self._endpoint.device)
+        client._ssl = False  # noqa: SLF001  # paho has no way back from `tls_set_context`
+        return client
 
 
 def peak_memory_kib() -> int:
@@ -64,13 +93,15 @@ def peak_memory_kib() -> int:
 
 def main() -> None:
     config, wanted = load_config(Path(sys.argv[1])), sys.argv[2]
+    # The one place where the process is not the agent's.
+    setattr(assembly, "Link", PlainLink if "--plain" in sys.argv[3:] else TimedLink)  # noqa: B010
     power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
     with open_gateway(DISK, config, DEFAULT_LIMITS, with_link=True) as gateway:
         clocked = Clocked(gateway.agent, wanted)
         Shell(clocked, gateway.machine, gateway.inbox).run([gateway.started])
     used = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
-        **{name: moment - clocked.times["began"] for name, moment in clocked.times.items()},
+        **{name: moment - TimedLink.began_s for name, moment in clocked.times.items()},
         "cpu_s": used.ru_utime + used.ru_stime,
         "peak_memory_kib": peak_memory_kib(),
     }

@@ -18,7 +18,7 @@ def test_late_blocks_are_asked_for_again_in_requests_that_a_bridge_answers() -> 
         asked += _blocks(stream, now_s)
         if asked:
             offset, length, _ = asked.pop(0)
-            stream.arrived(offset, bytes(length), now_s)
+            stream.arrived(offset, bytes(length), now_s, 0.0)
     late = stream.requests(now_s + 1000)
     assert late
     for request in late:
@@ -47,7 +47,7 @@ def test_a_link_on_which_a_block_takes_longer_than_patience_is_not_filled_with_r
         on_the_way += fresh
         if second % 15 == 0 and on_the_way:
             offset, length, _ = on_the_way.pop(0)
-            stream.arrived(offset, bytes(length), float(second))
+            stream.arrived(offset, bytes(length), float(second), 0.0)
     assert stream.finished
     assert sent < 2 * blocks
 
@@ -67,38 +67,39 @@ def test_a_bridge_that_starts_anew_costs_one_wait_for_late_blocks_and_not_one_fo
         arrived = [block for block in on_the_way if block[0] <= now_s][:8]
         for block in arrived:
             on_the_way.remove(block)
-            stream.arrived(block[1], bytes(block[2]), now_s)
+            stream.arrived(block[1], bytes(block[2]), now_s, 0.0)
         last_s = now_s if arrived else last_s
         assert now_s - last_s < 2 * patience_s, "the download stands still for batch after batch"
 
 
-LINKS: list[tuple[str, float, float, float, float]] = [
-    # What the link is, round trip in s, bytes a second, and the least and most that may be under way, in MiB.
-    ("loopback, with a disk that is slower", 0.001, 25e6, 0.25, 1.0),
-    ("a fast network near by", 0.010, 12e6, 0.25, 1.0),
-    ("a fast network far away", 0.200, 12e6, 1.5, 2.0),
-    ("a mobile network", 0.100, 1e6, 0.4, 1.0),
-    ("a narrow one", 0.600, 25e3, 0.03, 0.15),
+GATEWAYS: list[tuple[str, float, float, float, float, float]] = [
+    # Round trip in s, bytes a second of the link and of the gateway, and the least and most that may be under way, MiB.
+    ("loopback, with a disk that is slower", 0.001, 200e6, 25e6, 0.25, 1.0),
+    ("a fast network near by, on a slow gateway", 0.010, 12e6, 6e6, 0.25, 1.0),
+    ("a fast network far away", 0.200, 12e6, 40e6, 1.5, 2.0),
+    ("a mobile network", 0.100, 1e6, 40e6, 1.5, 2.0),
+    ("a narrow one", 0.600, 25e3, 40e6, 0.03, 0.15),
 ]
 
 
-@pytest.mark.parametrize(("what", "round_trip_s", "bytes_per_s", "least", "most"), LINKS)
+@pytest.mark.parametrize(("what", "round_trip_s", "link_rate", "own_rate", "least", "most"), GATEWAYS)
 def test_a_link_is_filled_and_memory_is_not(
-    what: str, round_trip_s: float, bytes_per_s: float, least: float, most: float
+    what: str, round_trip_s: float, link_rate: float, own_rate: float, least: float, most: float
 ) -> None:
-    """Blocks queue at the narrowest place, be it the link or the gateway's own disk, and come one after another."""
+    """Blocks come one after another, as fast as the link may, and are worked off one after another."""
     stream = ByteStream(Window(DEFAULT_LIMITS), DEFAULT_LIMITS)
-    stream.want(0, int(bytes_per_s * 60) + 64 * MIB)
+    stream.want(0, int(link_rate * 60) + 64 * MIB)
     under_way: list[tuple[float, int, int]] = []
-    free_s = now_s = 0.0
+    link_free_s = now_s = 0.0
     under_way_bytes = largest = 0
     for _ in range(900):
         for offset, length, _ in _blocks(stream, now_s):
-            free_s = max(free_s, now_s + round_trip_s) + length / bytes_per_s
-            under_way.append((free_s, offset, length))
+            link_free_s = max(link_free_s, now_s + round_trip_s) + length / link_rate
+            under_way.append((link_free_s, offset, length))
         under_way_bytes = sum(length for *_, length in under_way)
         largest = max(largest, under_way_bytes)
-        now_s, offset, length = under_way.pop(0)
-        stream.arrived(offset, bytes(length), now_s)
+        arrived_s, offset, length = under_way.pop(0)
+        now_s = max(now_s, arrived_s) + length / own_rate
+        stream.arrived(offset, bytes(length), now_s, now_s - arrived_s)
     assert least * MIB <= under_way_bytes, f"{what}: the window stays at {under_way_bytes} bytes"
     assert largest <= most * MIB, f"{what}: {largest} bytes are asked for at once"

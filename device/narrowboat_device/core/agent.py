@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import assert_never
 
 from narrowboat_protocol.documents import Assignment, Delivery, RoleName, Target
@@ -243,8 +244,9 @@ class Agent:
             block = decode_block(event.message, self._limits)
         except PeerError as error:
             return [*counted, *self._refused(event, error)]
-        taken = self._lifecycle.download_event(lambda download: download.block_arrived(block, now.monotonic_s), now)
-        return [*counted, *taken]
+        now_s = now.monotonic_s
+        waited_s = now_s - event.arrived_s if event.arrived_s is not None else inf
+        return [*counted, *self._lifecycle.download_event(lambda d: d.block_arrived(block, now_s, waited_s), now)]
 
     def _count(self, total: int, now: Now) -> list[Action]:
         count, self._wire_total = total - self._wire_total, total

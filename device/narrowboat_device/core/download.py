@@ -143,9 +143,9 @@ class Download:
         ]
         return [*fetches, *self._syncs.due(now_s)]
 
-    def block_arrived(self, block: Block, now_s: float) -> list[Action]:
+    def block_arrived(self, block: Block, now_s: float, waited_s: float) -> list[Action]:
         if block.digest_prefix == self._payload.digest[:DIGEST_PREFIX_BYTES]:
-            self._pieces.extend(self._stream.arrived(block.offset, block.data, now_s))
+            self._pieces.extend(self._stream.arrived(block.offset, block.data, now_s, waited_s))
         return self.work(now_s)
 
     def work(self, now_s: float) -> list[Action]:

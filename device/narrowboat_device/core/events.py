@@ -88,6 +88,8 @@ class BlockArrived:
     message: bytes
     wire_bytes: int | None = None
     """As `WireBytesCounted`, when it came; so what brought the last block is counted before what follows from it."""
+    arrived_s: float | None = None
+    """When it came from the network, in monotonic seconds; None if it was read from a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,18 @@ class ByteStream:
             self._window.requested(now_s)
         return requests
 
-    def arrived(self, offset: int, data: bytes | memoryview, now_s: float) -> list[tuple[int, bytes | memoryview]]:
-        """Take a block; return what is next in order, as (offset, data). What was not asked for is ignored."""
+    def arrived(
+        self, offset: int, data: bytes | memoryview, now_s: float, waited_s: float
+    ) -> list[tuple[int, bytes | memoryview]]:
+        """Take a block; return what is next in order, as (offset, data). What was not asked for is ignored. The block
+        came `waited_s` ago.
+        """
         block = self._outstanding.get(offset)
         if block is None or block.length != len(data):
             return []
         del self._outstanding[offset]
         if block.tries == 1:
-            self._window.arrived(now_s - block.sent_at_s, len(data), now_s)
+            self._window.arrived(now_s - block.sent_at_s, waited_s, len(data), now_s)
         self._early[offset] = data
         ready: list[tuple[int, bytes | memoryview]] = []
         while self._stretches and (piece := self._early.pop(self._stretches[0][0], None)) is not None:

@@ -4,12 +4,12 @@ Each block has a sojourn, the time from its request to its arrival. While it sta
 seen, the window grows by a block for every block that arrives (so it doubles each round trip, like slow start); beyond
 `sojourn_shrink_s` it shrinks by one. So it settles where about two seconds of data wait in the path: enough to fill any
 link, and no more, so that a command never stands behind more than seconds of data. The rule follows LEDBAT's idea of a
-delay target (RFC 6817) with the receiver in charge. On a link that is faster than this gateway works, two seconds would
-be megabytes that wait in memory for no gain; so beyond `window_bytes_free` the window grows only while a block takes at
-most twice the lowest sojourn, which by Little's law is while no more than one round trip of data waits anywhere. Losing
-a block is no sign of congestion here, since TCP carries it; only a broker that drops or a bridge that died loses one.
-It is a sign that the path may be slower than was thought: a block that is late doubles the patience with the next ones,
-until one comes at the first try, so that a link on which a block takes minutes is not filled with repetitions.
+delay target (RFC 6817) with the receiver in charge. Where blocks spend most of their sojourn waiting in this gateway,
+its own work is the narrow place, and a longer queue is memory for nothing: beyond `window_bytes_free` the window then
+shrinks. Losing a block is no sign of congestion here, since TCP carries it; only a broker that drops or a bridge that
+died loses one. It is a sign that the path may be slower than was thought: a block that is late doubles the patience
+with the next ones, until one comes at the first try, so that a link on which a block takes minutes is not filled with
+repetitions.
 
 Blocks are small while the link is slow, so that one takes at most half a second of it: what a cut connection loses is
 what TCP had in flight and half a block.
@@ -76,13 +76,15 @@ class Window:
         if self._sample_start_s is None:
             self._sample_start_s = now_s
 
-    def arrived(self, sojourn_s: float, size_bytes: int, now_s: float) -> None:
-        """A block came that was asked for once."""
+    def arrived(self, sojourn_s: float, waited_s: float, size_bytes: int, now_s: float) -> None:
+        """A block came that was asked for once. It waited `waited_s` of its sojourn in this gateway."""
         self._newest_s = sojourn_s
         self._patience = 1
         if self._base_s is None or sojourn_s < self._base_s:
             self._base_s = sojourn_s
-        if sojourn_s <= self._base_s + self._queue_s_max:
+        if waited_s > sojourn_s / 2 and self.blocks * self.block_bytes >= self._limits.window_bytes_free:
+            self._blocks = self.blocks - 1
+        elif sojourn_s <= self._base_s + self._limits.sojourn_grow_s:
             self._blocks = self.blocks + 1
         elif sojourn_s > self._base_s + self._limits.sojourn_shrink_s:
             self._blocks = self.blocks - 1
@@ -100,13 +102,6 @@ class Window:
         self._patience = 1
         self._sample_start_s = None
         self._sample_bytes = 0
-
-    @property
-    def _queue_s_max(self) -> float:
-        """How long data may wait before the window stops growing."""
-        assert self._base_s is not None
-        is_free = self.blocks * self.block_bytes < self._limits.window_bytes_free
-        return self._limits.sojourn_grow_s if is_free else min(self._base_s, self._limits.sojourn_grow_s)
 
     def _measure(self, size_bytes: int, now_s: float) -> None:
         self._sample_bytes += size_bytes
