@@ -9,8 +9,6 @@ committed, as a script that is started with each boot would.
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +79,6 @@ def live(station: Station, boots_max: int = BOOTS_MAX) -> int:
     """Boot and install until a boot began with the new release committed; returns the exit status. What is not an error
     of ours leaves it as an exception.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
     try:
         for _ in range(boots_max):
             config = station.config

@@ -10,6 +10,7 @@ A log line may be cut in two where threads interleave; the result then stands in
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -105,6 +106,7 @@ def _be_child(work: Callable[[], int], ready: int, output: Path) -> None:
         fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
+        logging.basicConfig(level=logging.INFO)
         os.read(ready, 1)  # nothing comes; the parent closes the other end
         status = work()
     except BaseException:  # noqa: BLE001  # it must not run on as a second parent

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ from .verdict import violations, wrong_end
 
 VARIANTS = 700
 SEED = 1
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Take back what the command line did to the log."""
+    yield
+    logging.getLogger("narrowboat_device").handlers.clear()
 
 
 @pytest.fixture(scope="module")
