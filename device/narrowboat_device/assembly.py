@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -180,17 +181,19 @@ def read_certificate(disk: Disk, config: Config, signer: PrivateKey) -> bytes:
     pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError:
+        names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        key = public_key_from_cryptography(certificate.public_key())
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, PeerError):
         raise UsageError(
-            Reason.BAD_CONFIG, f"[broker] certificate: expected PEM in {config.broker.certificate}"
+            Reason.BAD_CONFIG,
+            f"[broker] certificate: expected PEM, of an Ed25519 or P-256 key, in {config.broker.certificate}",
         ) from None
-    names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [config.gateway.name]:
         raise UsageError(
             Reason.BAD_CONFIG,
             f"[broker] certificate: expected one for {config.gateway.name}, as [gateway] says, got {names!r:.80}",
         )
-    if public_key_from_cryptography(certificate.public_key()) != signer.public:
+    if key != signer.public:
         raise UsageError(
             Reason.BAD_CONFIG,
             "[broker] certificate: expected one for the key in [broker] key, got another; ask for a new one",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_device.assembly import open_gateway
 from narrowboat_device.boot.state import BootState, read_state, write_state
@@ -72,6 +75,25 @@ def test_a_slot_on_trial_is_not_committed_by_what_boot_control_forgot(
             attempt=1, component=COMPONENT, release=bytes(32), envelope=b"", state=state, slot=slot, payloads=()
         )
     assert committed_slot(attempt, "b", ("a", "b")) == committed
+
+
+@pytest.mark.parametrize(
+    ("part", "damaged"),
+    [(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x42"), (b"\x0c\x04gw-1", b"\x08\x04gw-1")],
+    ids=["version", "subject"],
+)
+def test_a_certificate_that_is_damaged_inside_is_a_fault_of_the_configuration(
+    gateway: GatewayFolder, part: bytes, damaged: bytes
+) -> None:
+    path = gateway.config.broker.certificate
+    der = x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+    assert part in der
+    path.write_text(ssl.DER_cert_to_PEM_cert(der.replace(part, damaged)))
+    with (
+        pytest.raises(UsageError, match=r"\[broker\] certificate"),
+        open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False),
+    ):
+        pass
 
 
 def test_a_root_that_is_damaged_is_a_fault_of_the_configuration(gateway: GatewayFolder) -> None:
