@@ -23,6 +23,7 @@ import hashlib
 import logging
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -40,8 +41,10 @@ _START = struct.Struct(">4sIQI")
 _DIGEST_BYTES = 32
 _HEADER_BYTES = _START.size + _DIGEST_BYTES
 _PAGE_BYTES = 4096
-_GENERATION_END = 1 << 63
-"""No record is ever saved so often. Above it the count could not go on."""
+_GENERATIONS = 1 << 64
+"""The count begins anew after so many, and is compared as serial numbers are (RFC 1982): newer is what lies less than
+half of them ahead. Any pair of copies can therefore be followed by a newer one.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +111,7 @@ class RecordFile:
         copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
         damaged = [half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])]
         self._warn_of_damage(damaged)
-        self._newest_half = max(copies, key=lambda half: copies[half].generation, default=1)
+        self._newest_half = _newest_of(copies)
         newest = copies.get(self._newest_half, _Copy(0, None if damaged else b""))
         self._generation = newest.generation
         self.is_newer = bool(copies) and newest.content is None
@@ -127,7 +130,10 @@ class RecordFile:
             )
         if self._newest_half is None:
             self.load()
-        half, generation = self._newest_half ^ 1 if self._newest_half is not None else 0, self._generation + 1
+        half, generation = (
+            self._newest_half ^ 1 if self._newest_half is not None else 0,
+            (self._generation + 1) % _GENERATIONS,
+        )
         start = _START.pack(MAGIC, FORMAT, generation, len(content))
         digest = hashlib.sha256(start + content).digest()
         try:
@@ -172,12 +178,20 @@ def _read_copy(half: bytes) -> _Copy | None:
         return None
     magic, form, generation, length = _START.unpack_from(half)
     content = half[_HEADER_BYTES : _HEADER_BYTES + length]
-    if magic != MAGIC or generation >= _GENERATION_END or len(content) != length:
+    if magic != MAGIC or len(content) != length:
         return None
     digest = half[_START.size : _HEADER_BYTES]
     if hashlib.sha256(half[: _START.size] + content).digest() != digest:
         return None
     return _Copy(generation, content if form == FORMAT else None)
+
+
+def _newest_of(copies: Mapping[int, _Copy]) -> int:
+    """The half with the newest copy; the second if there is none, so that the first is written first."""
+    if len(copies) < 2:
+        return next(iter(copies), 1)
+    ahead = (copies[1].generation - copies[0].generation) % _GENERATIONS
+    return 1 if 0 < ahead < _GENERATIONS // 2 else 0
 
 
 def record_bytes_max(record: Record, limits: Limits) -> int:

@@ -150,14 +150,17 @@ def test_a_record_of_a_newer_format_is_told_and_not_replaced_by_an_older_copy(
     assert "newer agent" in caplog.text
 
 
-def test_a_generation_that_could_not_be_counted_on_is_damage_and_not_the_end_of_saving(path: Path) -> None:
+@pytest.mark.parametrize("highest", [(1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_no_generation_is_the_last_one(path: Path, highest: int) -> None:
     data = bytearray(path.read_bytes())
-    data[HALF_BYTES + 8 : HALF_BYTES + 16] = b"\xff" * 8
-    seal(data, HALF_BYTES)
+    for half, generation in ((0, highest - 1), (HALF_BYTES, highest)):
+        data[half + 8 : half + 16] = generation.to_bytes(8)
+        seal(data, half)
     path.write_bytes(data)
-    assert load(path) == OLD
-    save(path, b"again")
-    assert load(path) == b"again"
+    assert load(path) == NEW
+    for content in (b"second", b"third", b"fourth"):
+        save(path, content)
+        assert load(path) == content
 
 
 def seal(data: bytearray, half: int) -> None:
