@@ -5,8 +5,9 @@ since it is who this gateway is. The private key never leaves the machine; what 
 request, whose subject is only a hint, as the registry chooses the name.
 
 With a release file, the envelope of the release that the running slot was made from is put beside it, so that the
-fleet knows what runs from the first hello on, and the floor is raised to it. The envelope is believed like any other;
-whether the slot's bytes are that release is what `verify-slot` proves.
+fleet knows what runs from the first hello on, and the next start of the agent raises the floor to it. The envelope is
+believed like any other; whether the slot's bytes are that release is what `verify-slot` proves. Where another release
+is said to be in the slot, by an update that came after the factory, only that proof overrules it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.errors import PeerError, Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
-from narrowboat_protocol.trust import NO_FLOOR, Trust
+from narrowboat_protocol.suit import Release, parse_envelope
+from narrowboat_protocol.trust import NO_FLOOR
 
-from .assembly import hardware_of, read_root
+from .assembly import hardware_of, lock_folder, read_root
 from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
 from .config import Config
 from .core.actions import Record
@@ -31,6 +33,7 @@ from .envelopes import EnvelopeFolder
 from .files import medium_failed, read_bounded, sync_folder, write_durably
 from .records import RecordFile, record_bytes_max, record_path
 from .release_file import ReleaseFile
+from .verify import slot_holds, trusted_root
 
 _KEY_BYTES_MAX = 16 * KIB
 
@@ -81,17 +84,35 @@ def signing_request(disk: Disk, config: Config) -> bytes:
 
 def record_release(disk: Disk, config: Config, limits: Limits, path: Path) -> str:
     """Put the envelope of a release file beside the primary slot. Returns the slot. Raises `PeerError` if it is not
-    believed.
+    believed, and `UsageError` if the slot is known to hold another release or an agent is at work.
     """
-    trust = Trust(read_root(disk, config, limits), limits=limits)
     with ReleaseFile(disk, path, limits) as file:
         envelope = file.envelope
-    trust.judge_release(trust.open_release(envelope), config.gateway.component, hardware_of(config), NO_FLOOR)
-    state = read_state(disk, config.boot.state_file)
-    if state is None:
-        raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")
-    EnvelopeFolder(disk, config.storage.data_dir, limits).save(state.primary, envelope)
-    return state.primary
+    with lock_folder(config.storage.data_dir):
+        trust = trusted_root(disk, config, limits)
+        release = trust.open_release(envelope)
+        image = trust.judge_release(release, config.gateway.component, hardware_of(config), NO_FLOOR)
+        state = read_state(disk, config.boot.state_file)
+        if state is None:
+            raise UsageError(Reason.BAD_CONFIG, f"{config.boot.state_file}: expected a boot state; provision first")
+        slot = next(slot for slot in config.slots if slot.name == state.primary)
+        envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
+        recorded = envelopes.load(slot.name)
+        if recorded is not None and not _is_of(recorded, release, limits) and not slot_holds(disk, slot, image, limits):
+            raise UsageError(
+                Reason.BAD_USE,
+                f"slot {slot.name}: expected it to hold the release in {path}, got one that was installed since; "
+                "name that one, or none",
+            )
+        envelopes.save(slot.name, envelope)
+        return slot.name
+
+
+def _is_of(envelope: bytes, release: Release, limits: Limits) -> bool:
+    try:
+        return parse_envelope(envelope, limits).digest == release.digest
+    except PeerError:
+        return False
 
 
 def _make_folder(disk: Disk, folder: Path) -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from narrowboat_protocol.errors import Reason, TrustError, UsageError
 from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.suit import Image
 from narrowboat_protocol.tree import merkle_root
 from narrowboat_protocol.trust import Trust
 
 from .assembly import open_record, read_root
-from .config import Config
+from .config import Config, SlotConfig
 from .core.actions import Record
 from .core.memory import TrustRecord, read_record
 from .disk import Disk
@@ -54,12 +55,17 @@ def verify_slot(disk: Disk, config: Config, limits: Limits, name: str) -> Findin
     image = next((image for image in release.images if image.component == config.gateway.component), None)
     if image is None:
         raise TrustError(Reason.MISSING_RELEASE, f"the release has no image for {config.gateway.component}")
-    with SlotFile(disk, name, slot.path, limits, writable=False) as file:
-        if file.size_bytes < image.size_bytes:
-            return Finding(release.digest, image.version, image.size_bytes, matches=False)
-        layer, image_sha256 = file.read_back(image.tree)
-    matches = merkle_root(layer) == image.tree.root and image_sha256 == image.image_sha256
+    matches = slot_holds(disk, slot, image, limits)
     return Finding(release.digest, image.version, image.size_bytes, matches)
+
+
+def slot_holds(disk: Disk, slot: SlotConfig, image: Image, limits: Limits) -> bool:
+    """Whether a slot holds this image, as the medium has it. Raises `UsageError` or `MediumError`."""
+    with SlotFile(disk, slot.name, slot.path, limits, writable=False) as file:
+        if file.size_bytes < image.size_bytes:
+            return False
+        layer, image_sha256 = file.read_back(image.tree)
+    return merkle_root(layer) == image.tree.root and image_sha256 == image.image_sha256
 
 
 def trusted_root(disk: Disk, config: Config, limits: Limits) -> Trust:

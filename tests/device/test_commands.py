@@ -15,14 +15,17 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from narrowboat_device.assembly import lock_folder
-from narrowboat_device.boot.state import BootState, read_state
+from narrowboat_device.assembly import lock_folder, open_record
+from narrowboat_device.boot.state import BootState, read_state, write_state
 from narrowboat_device.cli import main
+from narrowboat_device.core.actions import Record
+from narrowboat_device.core.memory import TrustRecord
 from narrowboat_device.disk import SystemDisk
 from narrowboat_device.log import log_to_stderr
 from narrowboat_device.provision import make_key
 from narrowboat_protocol.errors import MediumError
 from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.release_file import HEADER_BYTES
 from tests.device.kit import SLOT_BYTES, GatewayFolder, file_size_limit, flip_bit, make_gateway
 from tests.support.fleet import FleetKit, MadeRelease
@@ -111,6 +114,52 @@ def test_the_release_of_the_first_slot_is_recorded_if_it_is_believed(
     assert not (gateway.data / "slot-a.suit").exists()
     assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 0
     assert (gateway.data / "slot-a.suit").read_bytes() == release.envelope
+
+
+def run_from_slot_b(gateway: GatewayFolder, release: MadeRelease) -> None:
+    """Let an update to slot b succeed, as far as the next command can tell."""
+    assert main(gateway.arguments("install", put(gateway, release.file))) == 0
+    write_state(DISK, gateway.config.boot.state_file, BootState("b", None, 0, frozenset("ab")))
+    gateway.power_on()
+
+
+def test_a_factory_script_that_runs_again_after_an_update_does_not_name_the_old_release(
+    gateway: GatewayFolder, fleet: FleetKit, release: MadeRelease, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = fleet.make_release(bytes(1000), version="1.0.0", sequence=5)
+    assert main(gateway.arguments("provision", "--release", put(gateway, first.file))) == 0
+    run_from_slot_b(gateway, release)
+    assert main(gateway.arguments("provision", "--release", put(gateway, first.file))) == 2
+    assert "installed since" in capsys.readouterr().err
+    assert main(gateway.arguments("verify-slot", "b")) == 0
+    assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 0, (
+        "that one may be repeated"
+    )
+
+
+def test_a_slot_that_was_written_anew_by_hand_is_recorded_once_it_is_proved(
+    gateway: GatewayFolder, fleet: FleetKit, release: MadeRelease
+) -> None:
+    run_from_slot_b(gateway, release)
+    by_hand = fleet.make_release(b"by hand", version="1.0.0", sequence=5)
+    (gateway.folder / "slot-b.img").write_bytes(b"by hand".ljust(SLOT_BYTES, b"\0"))
+    assert main(gateway.arguments("provision", "--release", put(gateway, by_hand.file))) == 0
+    assert main(gateway.arguments("verify-slot", "b")) == 0
+
+
+def test_a_release_that_a_newer_root_retired_is_not_recorded(
+    gateway: GatewayFolder, fleet: FleetKit, release: MadeRelease
+) -> None:
+    with open_record(DISK, gateway.config, Record.TRUST, DEFAULT_LIMITS) as record:
+        record.save(TrustRecord(root=fleet.next_root(epoch=1), fleet_id=fleet.fleet_id).encode())
+    assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 1
+    assert not (gateway.data / "slot-a.suit").exists()
+
+
+def test_no_release_is_recorded_behind_the_back_of_an_agent(gateway: GatewayFolder, release: MadeRelease) -> None:
+    with lock_folder(gateway.data):
+        assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 2
+    assert not (gateway.data / "slot-a.suit").exists()
 
 
 @pytest.mark.parametrize("name", ["c", ""])
