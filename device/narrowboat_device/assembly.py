@@ -23,6 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from narrowboat_protocol.documents.fields import CERTIFICATE_BYTES_MAX, SIZE_END
 from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
 from narrowboat_protocol.limits import KIB, MIB, Limits
@@ -121,7 +122,7 @@ def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage
             )
             for slot in config.slots
         }
-        _check_apart(config, slots)
+        _check_slots(config, slots)
         envelopes = EnvelopeFolder(disk, config.storage.data_dir, limits)
         started = Started(
             boot=status,
@@ -133,12 +134,20 @@ def open_storage(disk: Disk, config: Config, limits: Limits) -> Iterator[Storage
         yield Storage(slots, records, envelopes, boot, shown, started)
 
 
-def _check_apart(config: Config, slots: Mapping[str, SlotFile]) -> None:
-    """Links and device names can give the running slot the other one's name, under which it would be overwritten."""
+def _check_slots(config: Config, slots: Mapping[str, SlotFile]) -> None:
+    """Links and device names can give the running slot the other one's name, under which it would be overwritten. And
+    a size that no document can carry is that of a whole disk.
+    """
     first, second = slots.values()
     if first.identity == second.identity:
         paths = " and ".join(str(slot.path) for slot in config.slots)
         raise UsageError(Reason.BAD_CONFIG, f"[[slots]] path: expected two slots, got two names of one: {paths}")
+    for slot in slots.values():
+        if slot.size_bytes >= SIZE_END:
+            raise UsageError(
+                Reason.BAD_CONFIG,
+                f"slot {slot.name}: expected less than {SIZE_END} bytes, got {slot.size_bytes}",
+            )
 
 
 def make_inbox(limits: Limits) -> Inbox:
@@ -198,7 +207,14 @@ def read_certificate(disk: Disk, config: Config, signer: PrivateKey) -> bytes:
             Reason.BAD_CONFIG,
             "[broker] certificate: expected one for the key in [broker] key, got another; ask for a new one",
         )
-    return certificate.public_bytes(Encoding.DER)
+    der = certificate.public_bytes(Encoding.DER)
+    if len(der) > CERTIFICATE_BYTES_MAX:
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[broker] certificate: expected one of at most {CERTIFICATE_BYTES_MAX} bytes, got {len(der)}, which no "
+            "hello can carry; ask for one with fewer extensions",
+        )
+    return der
 
 
 def read_root(disk: Disk, config: Config, limits: Limits) -> bytes:

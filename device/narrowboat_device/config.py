@@ -44,6 +44,14 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
         raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
 
 
+def _resolvable(host: str) -> str:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("expected a host's name, each part of it 1 to 63 characters long") from None
+    return host
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -71,7 +79,7 @@ class GatewayConfig(_Section):
 class BrokerConfig(_Section):
     """Where the fleet's broker is, and how either side proves who it is."""
 
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] = Field(
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$"), AfterValidator(_resolvable)] = Field(
         description="the broker's host, as its certificate names it"
     )
     port: int = Field(default=8883, ge=1, le=65535, description="the port of the broker's device listener")

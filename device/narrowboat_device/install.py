@@ -41,6 +41,10 @@ def install(
     """
     if not config.install.allow_local:
         raise UsageError(Reason.NOT_PERMITTED, "[install] allow_local: local installation is switched off here")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(Reason.BAD_USE, f"expected a path in UTF-8, got {str(path)!r:.200}; rename the file") from None
     with ReleaseFile(disk, path, limits) as file:
         offer = LocalReleaseOffered(str(file.path), file.envelope, file.payload_length, file.head)
     release = parse_envelope(offer.envelope, limits).digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from narrowboat_device.assembly import lock_folder, open_record
@@ -251,6 +255,14 @@ def test_what_is_no_release_file_is_refused_by_name(
     assert "release file" in capsys.readouterr().err
 
 
+def test_a_release_file_whose_name_is_no_text_is_refused_by_name(
+    gateway: GatewayFolder, release: MadeRelease, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(put(gateway, release.file)).rename(gateway.folder / os.fsdecode(b"release-\xff.nbr"))
+    assert main(gateway.arguments("install", str(path))) == 2
+    assert "expected a path in UTF-8" in capsys.readouterr().err
+
+
 def test_local_installation_can_be_switched_off(tmp_path: Path, fleet: FleetKit, release: MadeRelease) -> None:
     gateway = make_gateway(tmp_path, fleet, "[install]\nallow_local = false\n")
     assert main(gateway.arguments("install", put(gateway, release.file))) == 2
@@ -312,6 +324,17 @@ def test_a_second_agent_on_a_data_folder_is_refused(gateway: GatewayFolder, caps
     assert "another narrowboat-device" in capsys.readouterr().err
 
 
+def large_certificate(gateway: GatewayFolder) -> bytes:
+    """The gateway's certificate with more names than a hello has room for, PEM."""
+    old = x509.load_pem_x509_certificate((gateway.folder / "certificate.pem").read_bytes())
+    names = x509.SubjectAlternativeName([x509.DNSName(f"name-{number}.example") for number in range(300)])
+    builder = x509.CertificateBuilder(
+        old.issuer, old.subject, old.public_key(), old.serial_number, old.not_valid_before_utc, old.not_valid_after_utc
+    )
+    large = builder.add_extension(names, critical=False).sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return large.public_bytes(Encoding.PEM)
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -323,6 +346,8 @@ def test_a_second_agent_on_a_data_folder_is_refused(gateway: GatewayFolder, caps
         ("boot-state.booted", "narrowboat-device machine"),
         ("another key", "for the key in [broker] key"),
         ("another name", "expected one for gw-2"),
+        ("a certificate too large to send", "[broker] certificate: expected one of at most 4096 bytes"),
+        ("a slot too large to tell", "slot b: expected less than"),
     ],
 )
 def test_what_is_missing_or_does_not_fit_is_told_before_the_agent_starts(
@@ -340,6 +365,10 @@ def test_what_is_missing_or_does_not_fit_is_told_before_the_agent_starts(
     elif fault == "another key":
         (gateway.folder / "key.pem").unlink()
         main(gateway.arguments("provision"))
+    elif fault == "a certificate too large to send":
+        (gateway.folder / "certificate.pem").write_bytes(large_certificate(gateway))
+    elif fault == "a slot too large to tell":
+        os.truncate(gateway.folder / "slot-b.img", 1 << 40)
     else:
         (gateway.folder / files.get(fault, fault)).unlink()
     assert main(gateway.arguments("run")) == 2

@@ -68,6 +68,8 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
         ('"root.cbor"', '"~nobody-here/root"', "[storage] root: expected a user", "write the whole path"),
         ('"root.cbor"', '"root\\u0000"', "[storage] root: expected a path", "null character"),
         ("[gateway]", "a." * 5000 + "a = 1\n[gateway]", "expected at most 256 dots", "break the line"),
+        ('"broker.example"', '"broker..example"', "[broker] host", "each part of it 1 to 63 characters"),
+        ("broker.example", "b" * 64 + ".example", "[broker] host", "each part of it 1 to 63 characters"),
         ("[gateway]", "[gatway]", "[gateway]: missing", "[gatway]: unknown"),
     ],
 )

@@ -17,7 +17,8 @@ Counter = Annotated[int, Field(ge=0, lt=1 << 53)]
 Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
 """Seconds since 1970-01-01T00:00:00Z."""
 
-Size = Annotated[int, Field(ge=0, lt=1 << 40)]
+SIZE_END = 1 << 40
+Size = Annotated[int, Field(ge=0, lt=SIZE_END)]
 """A number of bytes."""
 
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -31,5 +32,6 @@ Version = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=500)]
 """A sentence for people, bounded."""
 
-Certificate = Annotated[bytes, Field(min_length=1, max_length=4096)]
+CERTIFICATE_BYTES_MAX = 4096
+Certificate = Annotated[bytes, Field(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]
 """One X.509 certificate in DER."""
