@@ -8,7 +8,8 @@ so `offer_block` drops when more bytes wait than a whole window, or more blocks 
 send without end: `put_from_peer` waits for room, and the connection's own flow control pushes the wait back
 to who sends. Nothing that decides anything is ever dropped.
 
-The closing flag is all that a signal handler touches, since it may run inside any other method.
+A signal handler may close it in the middle of any other method, since the lock lets its owner in again. One that comes
+between a look at the queue and the wait for more wakes nobody, so `get` looks again every second.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .core.events import BlockArrived, Event
 
 _PEER_EVENTS_MAX = 64
 _BLOCKS_MAX = 2048
+_LOOK_AGAIN_S = 1.0
 
 
 class InboxClosedError(Exception):
@@ -34,15 +36,10 @@ class Inbox:
         self._block_bytes = 0
         self._blocks = 0
         self._peer_events = 0
-        self._dropped_blocks = 0
         self._events: deque[tuple[Event, bool]] = deque()
         self._changed = Condition()
         self._closed = False
         self._failure: BaseException | None = None
-
-    @property
-    def dropped_blocks(self) -> int:
-        return self._dropped_blocks
 
     def __len__(self) -> int:
         return len(self._events)
@@ -64,10 +61,8 @@ class Inbox:
     def offer_block(self, block: BlockArrived) -> None:
         """A data block from the network; dropped when too many wait."""
         with self._changed:
-            if not self._has_room(block):
-                self._dropped_blocks += 1
-                return
-            self._append_block(block)
+            if self._has_room(block):
+                self._append_block(block)
 
     def put_block(self, block: BlockArrived) -> None:
         """A data block from a file, which can wait for room."""
@@ -80,7 +75,7 @@ class Inbox:
         failed with.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._closed, timeout_s)
+            self._wait(timeout_s)
             if self._failure is not None:
                 raise self._failure
             if self._closed:
@@ -105,6 +100,17 @@ class Inbox:
         self._closed = True
         with self._changed:
             self._changed.notify_all()
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Until there is an event, the inbox is closed, or the time is up."""
+        rest_s = timeout_s
+        while not self._changed.wait_for(
+            lambda: self._events or self._closed, _LOOK_AGAIN_S if rest_s is None else min(rest_s, _LOOK_AGAIN_S)
+        ):
+            if rest_s is not None:
+                rest_s -= _LOOK_AGAIN_S
+                if rest_s <= 0:
+                    return
 
     def _has_room(self, block: BlockArrived) -> bool:
         """An empty queue takes any block, so that none waits forever."""
