@@ -111,6 +111,8 @@ class Jobs:
                     self._inbox.put_block(BlockArrived(block.encode()))
             finally:
                 self._disk.close(fd)
+        except FileNotFoundError as error:
+            raise MediumError(Reason.NO_SOURCE, f"{path}: expected the release file, it is gone") from error
         except OSError as error:
             raise medium_failed(f"read {path}", error) from error
 
