@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,9 @@ class Storage:
 
 @contextmanager
 def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool) -> Iterator[Gateway]:
-    """Open everything that the agent needs; the link, if there is to be one, connects at once."""
+    """Open everything that the agent needs. The link, if there is to be one, connects at once; without it, somebody is
+    there who asked for what is done, and the reboot is left to them.
+    """
     with ExitStack() as stack:
         stack.enter_context(lock_folder(config.storage.data_dir))
         signer = read_signer(disk, config)
@@ -105,7 +107,8 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
-        yield Gateway(agent, storage.machine(workers, link, _rebooter(config)), inbox, storage.started)
+        reboot = _rebooter(config.boot.reboot_command if with_link else None)
+        yield Gateway(agent, storage.machine(workers, link, reboot), inbox, storage.started)
 
 
 @contextmanager
@@ -311,9 +314,8 @@ def _facts(config: Config, status: BootStatus) -> dict[str, str]:
     return {"device": config.gateway.name, "slot": status.running, "boot_id": status.boot_id.hex()}
 
 
-def _rebooter(config: Config) -> Callable[[], None]:
-    """How this machine reboots: by its command, or by whoever waits for our exit status."""
-    command = config.boot.reboot_command
+def _rebooter(command: Sequence[str] | None) -> Callable[[], None]:
+    """How this machine reboots: by a command, or by whoever waits for our exit status."""
 
     def reboot() -> None:
         if command is None:

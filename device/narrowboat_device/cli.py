@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--release", type=Path, metavar="FILE", help="the release that the primary slot was made from")
     verified = command("verify-slot", "prove a slot's bytes against the release beside it", _verify_slot)
     verified.add_argument("slot", metavar="SLOT")
-    installed = command("install", "install a release file, without broker or bridge", _install)
+    installed = command("install", "install a release file, without broker or bridge; the next boot tries it", _install)
     installed.add_argument("file", type=Path, metavar="FILE")
     command("machine", "simulate the machine around the agent: boot loader, reboots, watchdog", _machine)
     return parser

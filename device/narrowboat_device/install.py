@@ -2,7 +2,8 @@
 
 The same agent in the same shell takes it, with a file as the source of blocks and no link: threshold, class and floor
 decide as they do for a remote update, the slot is written, proved and armed in the same way, and the result waits in
-the outbox for the next connection. The command ends where the machine must reboot, or where the attempt ends.
+the outbox for the next connection. The command ends where the machine must reboot, which it leaves to whoever typed
+it, or where the attempt ends.
 """
 
 from __future__ import annotations

@@ -186,6 +186,17 @@ def test_a_release_file_is_installed_proved_and_armed(
     assert "version 2.0.0" in capsys.readouterr().out
 
 
+def test_installing_a_file_leaves_the_reboot_to_whoever_typed_it(
+    gateway: GatewayFolder, release: MadeRelease, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = gateway.config_path.read_text()
+    rebooted = gateway.folder / "rebooted"
+    gateway.config_path.write_text(text.replace("[boot]", f'[boot]\nreboot_command = ["touch", "{rebooted}"]'))
+    assert main(gateway.arguments("install", put(gateway, release.file))) == 0
+    assert "ready: the next boot tries it" in capsys.readouterr().out
+    assert not rebooted.exists()
+
+
 def test_a_second_release_is_not_called_ready_while_the_first_waits_for_its_boot(
     gateway: GatewayFolder, fleet: FleetKit, release: MadeRelease, capsys: pytest.CaptureFixture[str]
 ) -> None:
