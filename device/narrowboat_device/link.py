@@ -16,6 +16,9 @@ floor. A connection that carried data starts the series anew, since links that b
 the normal case here, and so are brokers that say they shut down. A broker that says no, or another client
 that takes our session over, is not met with haste: then the wait is at least half a minute.
 
+Certificates are judged by the machine's clock as it is. A gateway that starts without one, in 1970, finds every
+broker's certificate not yet valid and tries again until something else has set the clock.
+
 Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
 byte. Data blocks and documents go to the inbox by its own
 rules; nothing that is received is ever logged.

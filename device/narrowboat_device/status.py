@@ -2,7 +2,8 @@
 
 The agent replaces `status.json` in the data folder whenever something changed, at most five times a second,
 without a sync: it is a view, nothing depends on it, and failing to write it is not worth stopping for.
-`narrowboat-device status` and hooks read it. A field that does not apply is null; `updated_at` is in
+`narrowboat-device status` and hooks read it. `links_opened` counts connections that TCP and TLS allowed, also those
+that the broker then refused. A field that does not apply is null; `updated_at` is in
 seconds since 1970, by this machine's clock.
 """
 
@@ -54,7 +55,7 @@ class StatusFile:
         self._shown, self._is_stale = status, True
 
     def count_link(self) -> None:
-        """A connection to the broker was opened."""
+        """A connection to the broker was begun; whether it lets us in shows later, and is not counted."""
         self._links_opened += 1
         self._is_stale = True
 

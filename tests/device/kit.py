@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,13 @@ def file_size_limit(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def hung_up(reader: int) -> bool:
+    """Whether every process that held the other end of a pipe is gone, at once or within seconds."""
+    poll = select.poll()
+    poll.register(reader, 0)
+    return bool(poll.poll(10_000))
 
 
 def flip_bit(path: Path, offset: int) -> None:

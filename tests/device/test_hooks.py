@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 from pathlib import Path
 from threading import Thread
@@ -14,7 +13,7 @@ from narrowboat_device.config import load_config
 from narrowboat_device.core.actions import Hook
 from narrowboat_device.core.events import HookFinished, HookOutcome
 from narrowboat_device.hooks import OUTPUT_BYTES_MAX, HookCommand, HookRunner, hook_commands
-from tests.device.kit import CONFIG
+from tests.device.kit import CONFIG, hung_up
 
 LONG_S, SHORT_S = 60.0, 0.3
 
@@ -124,13 +123,6 @@ def test_an_agent_that_ends_takes_its_hook_with_it(tmp_path: Path) -> None:
     thread.join(LONG_S)
     assert [finished.outcome for finished in results] == [HookOutcome.FAILED]
     assert hooks.run(Hook.DOWNLOAD, 1).outcome is HookOutcome.FAILED
-
-
-def hung_up(reader: int) -> bool:
-    """Whether every process that held the other end is gone, at once or within seconds."""
-    poll = select.poll()
-    poll.register(reader, 0)
-    return bool(poll.poll(10_000))
 
 
 def test_the_configuration_names_the_hooks(tmp_path: Path) -> None:

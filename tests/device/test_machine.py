@@ -15,7 +15,7 @@ import pytest
 
 from narrowboat_device.boot.state import BootState, read_state, write_state
 from narrowboat_device.disk import SystemDisk
-from tests.device.kit import GatewayFolder, make_gateway
+from tests.device.kit import GatewayFolder, hung_up, make_gateway
 from tests.support.fleet import FleetKit
 
 PATIENCE_S = 60.0
@@ -130,10 +130,3 @@ def test_an_agent_does_not_outlive_a_machine_that_is_killed(lab: Lab) -> None:
     machine.wait(PATIENCE_S)
     os.read(reader, 100)
     assert hung_up(reader)
-
-
-def hung_up(reader: int) -> bool:
-    """Whether every process that held the other end is gone, at once or within seconds."""
-    poll = select.poll()
-    poll.register(reader, 0)
-    return bool(poll.poll(10_000))
