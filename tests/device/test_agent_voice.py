@@ -138,3 +138,18 @@ def test_a_bridge_that_forgot_an_end_is_told_again_when_it_sends_the_assignment_
     gateway.power_cycle()
     gateway.connect()
     assert gateway.report.pair == again.pair, "it waits for its Ack like any other end"
+
+
+def test_a_success_that_was_left_since_is_not_said_again(gateway: Gateway, release: MadeRelease) -> None:
+    delivery = gateway.delivery(release)
+    gateway.give(ev.DeliveryArrived(delivery))
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.state is State.SUCCEEDED
+    gateway.acknowledge(gateway.report.pair)
+    other = next(slot for slot in gateway.slots if slot != gateway.boot.running)
+    gateway.boot = replace(gateway.boot, primary=other)
+    gateway.power_cycle()
+    gateway.connect()
+    gateway.give(ev.DeliveryArrived(delivery))
+    assert (gateway.report.state, gateway.report.slot) == (State.ROLLED_BACK, other)

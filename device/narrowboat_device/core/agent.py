@@ -223,8 +223,7 @@ class Agent:
         freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, certain_s)
         assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
         if delivery.assignment == trust.assignment:
-            # A bridge asks what became of it.
-            return self._lifecycle.say_again(now) if self._lifecycle.attempt is not None else self._voice.say_hello(now)
+            return self._answer_again(now)
         must_wait = self._must_wait(assignment)
         actions = self._park(assignment, delivery, now) if must_wait else self._act_on(assignment, delivery, now)
         accepted = self._memory.save_trust(
@@ -259,6 +258,11 @@ class Agent:
         settings = self._settings
         latest = min(self._trust.root.expires_at, settings.certificate_ends_s)
         return max(settings.built_at_s, min(issued_at, latest))
+
+    def _answer_again(self, now: Now) -> list[Action]:
+        """What was accepted has come again: a bridge asks what became of it."""
+        running, life = self._inventory.release_in(self._voice.running_slot), self._lifecycle
+        return self._voice.say_hello(now) if life.attempt is None else life.say_again(running, now)
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether an attempt for something else is past the point of no return."""

@@ -171,14 +171,21 @@ class Lifecycle:
             actions += self._trial.consider_reboot(now)
         return actions
 
-    def say_again(self, now: Now) -> list[Action]:
-        """Report the attempt as it stands, an end too: a bridge asks that lost what it had."""
+    def say_again(self, running: bytes | None, now: Now) -> list[Action]:
+        """Report the attempt as it stands, an end too: a bridge asks that lost what it had.
+
+        `running` is the release that runs: a success counts as long as it does.
+        """
         course = self._course
         if course.voice.awaits_ack:
             return []
         if self.active:
             return course.report(now)
-        return course.voice.report_end(course.current, course.done_bytes, course.total_bytes, now)
+        attempt = course.current
+        if attempt.state is State.SUCCEEDED and attempt.release != running:
+            left = {"state": State.ROLLED_BACK, "reason": Reason.BOOT_FAILED, "detail": "left after the commit"}
+            attempt = attempt.model_copy(update=left)
+        return course.voice.report_end(attempt, course.done_bytes, course.total_bytes, now)
 
     def refuse(self, attempt: Attempt, error: NarrowboatError, now: Now) -> list[Action]:
         """End an attempt before it began."""
