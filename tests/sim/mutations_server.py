@@ -13,9 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 from narrowboat_bridge.core import devices as bridge_devices
-from narrowboat_bridge.core.attempts import Verdict, already_runs
-from narrowboat_bridge.core.devices import Devices
-from narrowboat_bridge.core.records import Attempt, Device
+from narrowboat_bridge.core.attempts import Verdict
+from narrowboat_bridge.core.records import Device
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.core.steering import next_step
 from narrowboat_bridge.server.performer import Performer
@@ -53,18 +52,6 @@ def _said_before_the_commit(performer: Any, now: Any) -> None:
     performer._after_commit.clear()  # noqa: SLF001
 
 
-def _concluded_from_what_runs(devices: Any, device: Device, now: Any, turn: Any) -> Attempt | None:
-    ledger = devices._ledger  # noqa: SLF001
-    attempt: Attempt | None = ledger.newest_attempt(device.name)
-    if attempt is None or attempt.state is not None or attempt.accepted or attempt.withdrawn:
-        return attempt
-    if device.running_release != ledger.campaigns[attempt.campaign].release:
-        return attempt
-    concluded = already_runs(attempt, device, now.wall_s)
-    devices._changes.change_state(attempt, concluded, turn)  # noqa: SLF001
-    return concluded
-
-
 def _counter_of_the_store_alone(  # as many arguments as the function that it stands for
     device: Device, attempt: Any, campaign: Any, release: Any, issued: Any, terms: Any, *, is_unsure: bool
 ) -> Any:
@@ -94,10 +81,10 @@ MUTATIONS: dict[str, Mutation] = {
     "an Ack leaves before the commit": Mutation(
         lambda: patch.object(Performer, "flush", _said_before_the_commit), "delivered", Weather(bridge_kills=0.4)
     ),
-    "what runs is taken for the end, whatever is on its way": Mutation(
-        lambda: patch.object(Devices, "_conclude_if_it_runs", _concluded_from_what_runs),
+    "a success is believed for ever": Mutation(
+        lambda: patch.object(bridge_devices, "judge_success", lambda attempt, *_: attempt),
         "agreement",
-        Weather(delay_s=20.0, loss=0.4),
+        Weather(fallbacks_s=200.0),
     ),
     "boot numbers are not durable": Mutation(
         lambda: patch.object(Memory, "save_trust", _boot_number_in_memory_alone),

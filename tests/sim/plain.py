@@ -1,6 +1,7 @@
 """A gateway whose storage never fails: the real agent core on a disk that keeps every write at once.
 
 Fault model. Power goes at any time and comes back after a while; a boot loader then tries an armed slot or goes back.
+Somebody boots the other slot, though the one that runs was committed.
 The agent alone is started anew. A trial finds its system unfit, and hooks say not now. Nothing else fails here: what
 storage does under a power cut is another simulation's concern.
 """
@@ -8,6 +9,7 @@ storage does under a power cut is another simulation's concern.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from narrowboat_device.core import actions as ac
@@ -82,6 +84,16 @@ class PlainGateway(Gateway):
             self._link.down()
             self.power_on()
             self._connect()
+
+    def fall_back(self) -> None:
+        """Somebody boots the other slot, if it still holds a system and no update is on."""
+        boot = self.boot
+        other = next(slot for slot in self.slots if slot != boot.running)
+        is_at_rest = self.agent.state is None or self.agent.state.terminal
+        if self.is_on and is_at_rest and boot.trial is None and other in boot.bootable:
+            self._world.note(self.name, "falls back")
+            self.boot = replace(boot, primary=other)
+            self._go_down(_REBOOT_S)
 
     def give(self, event: ev.Event) -> None:
         if self._timer is not None:

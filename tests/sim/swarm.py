@@ -1,6 +1,6 @@
 """A whole fleet in its weather: campaigns over two to four gateways, and then the clearing up.
 
-storm     faults of the seed's weather strike, operators give orders, for half an hour or two of virtual time; now
+storm     faults of the seed's weather strike, operators give orders, for some minutes of virtual time; now
           and then it is calm for some minutes, and what must be true in calm weather is checked
 clear     all faults heal at once; what is half-open stays so until somebody notices
 converge  an operator starts a last campaign for every gateway. Within `CONVERGENCE_S` every gateway must run its
@@ -27,7 +27,7 @@ from .operators import SimOperator
 from .plain import PlainGateway
 from .shortcuts import remembering
 from .site import GATEWAYS_MAX, LIMITS, site
-from .storm import Storm
+from .tempest import Tempest
 from .weather import Weather
 from .world import World
 
@@ -35,8 +35,8 @@ CONVERGENCE_S = 2 * 3600.0
 RESTORED_CONVERGENCE_S = 27 * 3600.0
 """A store that was put back may know nothing of a gateway that has nothing to say before its next daily hello."""
 SILENCE_S = 300.0
-_STORM_S = (300.0, 1800.0)
-_CALM_S = (150.0, 300.0)
+_STORM_S = (200.0, 1000.0)
+_CALM_S = (130.0, 200.0)
 _STRAGGLERS_S = 120.0
 """By then every command that was on its way has arrived or is lost."""
 _LOOK_S = 20.0
@@ -182,7 +182,7 @@ def sail_fast(seed: int) -> Outcome:
 
 def _weather_the_storm(fleet: Fleet) -> None:
     world, weather = fleet.world, fleet.weather
-    storm = Storm(fleet)
+    tempest = Tempest(fleet)
     storm_s = world.rng.uniform(*_STORM_S)
     calm_at_s, calm_s = storm_s * world.rng.random(), world.rng.uniform(*_CALM_S)
     world.run(calm_at_s)
@@ -190,7 +190,7 @@ def _weather_the_storm(fleet: Fleet) -> None:
     world.run(calm_at_s + calm_s)
     weather.calm = False
     world.run(storm_s + calm_s)
-    storm.end()
+    tempest.end()
     world.note("clear")
 
 

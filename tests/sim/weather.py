@@ -54,6 +54,8 @@ class Weather:
     """Gateways lose power."""
     agent_restarts_s: float = 0.0
     """The agent alone is started anew."""
+    fallbacks_s: float = 0.0
+    """A gateway goes back to its other slot, though it had committed: somebody switched it."""
     unfit: float = 0.0
     """How likely a trial finds its system unfit, or a hook says not now."""
 
@@ -89,17 +91,18 @@ _BOUNDS: dict[str, Bounds] = {
     "delay_s": (0.1, 20.0),
     "slow_bytes_per_s": (200.0, 50_000.0),
     "forgery": (0.01, 0.3),
-    "resets_s": (10.0, 1000.0),
-    "partitions_s": (60.0, 1000.0),
-    "takeovers_s": (60.0, 1000.0),
-    "broker_restarts_s": (60.0, 1000.0),
+    "resets_s": (10.0, 600.0),
+    "partitions_s": (60.0, 600.0),
+    "takeovers_s": (60.0, 600.0),
+    "broker_restarts_s": (60.0, 600.0),
     "queue_messages": (4.0, 40.0),
     "bridge_kills": (0.01, 0.4),
-    "bridge_hangs_s": (100.0, 1000.0),
-    "bridge_restores_s": (200.0, 1000.0),
+    "bridge_hangs_s": (100.0, 600.0),
+    "bridge_restores_s": (200.0, 600.0),
     "clock_s": (10.0, 100_000.0),
-    "power_cuts_s": (20.0, 1000.0),
-    "agent_restarts_s": (20.0, 1000.0),
+    "power_cuts_s": (20.0, 600.0),
+    "agent_restarts_s": (20.0, 600.0),
+    "fallbacks_s": (60.0, 600.0),
     "unfit": (0.05, 0.9),
 }
 

@@ -1,4 +1,4 @@
-"""What strikes a fleet while its storm lasts: each fault of the weather, again and again, at random times."""
+"""What strikes a fleet while its tempest lasts: each fault of the weather, again and again, at random times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .plain import PlainGateway
 from .weather import Weather
 from .world import World
 
-_PARTITION_S = 100.0
-_OPERATOR_S = 150.0
+_PARTITION_S = 80.0
+_OPERATOR_S = 120.0
 
 
 class Fleet(Protocol):
-    """What a storm strikes."""
+    """What a tempest strikes."""
 
     world: World
     weather: Weather
@@ -33,7 +33,7 @@ class Fleet(Protocol):
     names: tuple[str, ...]
 
 
-class Storm:
+class Tempest:
     """Strikes from its making until `end`."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -48,6 +48,7 @@ class Storm:
         for name in fleet.names:
             self._strike(weather.power_cuts_s, lambda name=name: self._cut_power(name))  # type: ignore[misc]
             self._strike(weather.agent_restarts_s, fleet.gateways[name].restart_agent)
+            self._strike(weather.fallbacks_s, fleet.gateways[name].fall_back)
             self._strike(weather.takeovers_s, lambda name=name: self._take_over(name))  # type: ignore[misc]
         self._strike(weather.broker_restarts_s, self._restart_broker)
         self._strike(weather.bridge_hangs_s, lambda: fleet.bridge.die(silently=True, start_after_s=self._some_s(20.0)))
