@@ -14,6 +14,7 @@ from typing import TypeVar
 from narrowboat_bridge.core.events import Now
 from narrowboat_bridge.server.assembly import Workshop, open_workshop
 from narrowboat_bridge.server.config import BrokerConfig, Config, KeysConfig, LimitsConfig, TrustConfig
+from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.loop import MessageArrived
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.upload_worker import AddBlock
@@ -45,6 +46,8 @@ class Wire:
     blocks: list[tuple[str, bytes]] = field(default_factory=list)
     retained: dict[str, bytes] = field(default_factory=dict)
     has_room: bool = True
+    breaks: bool = False
+    """Sending data raises what nobody expects."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         self.messages.append((topic, payload))
@@ -52,6 +55,8 @@ class Wire:
             self.retained[topic] = payload
 
     def publish_data(self, topic: str, payload: bytes) -> bool:
+        if self.breaks:
+            raise ArithmeticError
         if self.has_room:
             self.blocks.append((topic, payload))
         return self.has_room
@@ -143,7 +148,7 @@ def running_bridge(
     """Start a bridge on a folder, and stop it as a kill would: nothing that is not committed survives."""
     config = make_config(folder, fleet, *operators, limits=limits or LimitsConfig())
     wire, metrics, clock = Wire(), Metrics(), [Now(1000.0, NOW)]
-    with open_workshop(config, wire, wire, metrics, lambda: clock[0]) as workshop:
+    with open_workshop(config, wire, wire, metrics, Crew(), lambda: clock[0]) as workshop:
         yield BridgeKit(fleet, config, workshop, wire, metrics, clock)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from narrowboat_bridge.server.assembly import open_workshop
 from narrowboat_bridge.server.config import LimitsConfig, load_config, load_key
+from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.link import tls_context
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_protocol.errors import UsageError
@@ -104,7 +105,7 @@ def test_a_bridge_that_nobody_would_believe_does_not_start(tmp_path: Path, name:
         pass
     config = make_config(tmp_path, fleet, limits=LimitsConfig())
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError), open_workshop(config, Wire(), Wire(), Metrics()):
+    with pytest.raises(UsageError), open_workshop(config, Wire(), Wire(), Metrics(), Crew()):
         pass
 
 

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 from narrowboat_bridge.server.config import BrokerConfig
+from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.link import Link, LinkSettings, tls_context
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_protocol.limits import KIB, MIB
@@ -47,7 +48,7 @@ def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[tuple[L
     config = BrokerConfig(
         host="127.0.0.1", port=broker.port, ca=authority.path, certificate=own.certificate, key=own.key
     )
-    link = Link(config, tls_context(config), LinkSettings("bridge-1", [("nb/d/+/hello", 1)], 100, MIB), metrics)
+    link = Link(config, tls_context(config), LinkSettings("bridge-1", [("nb/d/+/hello", 1)], 100, MIB), metrics, Crew())
     arrived: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
     link.start(lambda topic, data: arrived.put((topic, data)), lambda: None)
     try:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from narrowboat_bridge.server.buckets import Buckets
+from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.payloads import PayloadFolder, PayloadLimits, PayloadServer
 from narrowboat_bridge.server.turns import Turns
@@ -20,6 +21,7 @@ from narrowboat_protocol.topics import parse_topic
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, FetchRequest, decode_block
 from tests.bridge.kit import Wire, running_bridge
 from tests.support.fleet import FleetKit
+from tests.support.processes import wait_for
 
 PAYLOAD = os.urandom(10_000)
 DIGEST = hashlib.sha256(PAYLOAD).digest()
@@ -113,6 +115,29 @@ def test_a_payload_that_is_not_in_the_store_is_counted(server: Server) -> None:
     server.server.allow("gw-1", [bytes(32)])
     assert server.fetch((0, 5), digest=bytes(32)) == []
     assert server.metrics.value("refused.get.unknown_payload") == 1
+
+
+def test_a_payload_that_cannot_be_read_stops_no_other_and_is_served_once_it_can(server: Server, tmp_path: Path) -> None:
+    """A folder in its place opens like a file, and fails as a bad sector does: when it is read."""
+    bad = tmp_path / OTHER.hex()
+    bad.unlink()
+    bad.mkdir()
+    server.server.allow("gw-1", [DIGEST, OTHER])
+    crew, topic = Crew(), parse_topic("nb/d/gw-1/get")
+    requests = {
+        digest: FetchRequest(payload=digest, ranges=((0, 5),), block_bytes=1024).encode() for digest in (DIGEST, OTHER)
+    }
+    server.server.start(crew)
+    for digest in (OTHER, DIGEST):
+        server.server.offer(topic, requests[digest])
+    wait_for(lambda: len(server.wire.blocks) == 1, 10, "the good payload")
+    bad.rmdir()
+    bad.write_bytes(b"other")
+    server.server.offer(topic, requests[OTHER])
+    wait_for(lambda: len(server.wire.blocks) == 2, 10, "the payload that is well again")
+    server.server.stop()
+    crew.check()
+    assert server.metrics.value("refused.get.medium_failed") == 1
 
 
 @given(st.binary(max_size=200))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from narrowboat_bridge.server.metrics import Metrics
+from narrowboat_bridge.server.upload_worker import Forget, UploadWorker
 from narrowboat_bridge.server.uploads import UploadLimits, Uploads
 from narrowboat_protocol.documents import OperatorRole, UploadBegin, UploadFinish, UploadState
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
@@ -236,3 +238,11 @@ def test_a_refused_file_is_named_in_the_reply(tmp_path: Path) -> None:
         bridge.put("nb/o/anna/upload", block.encode())
         reply = bridge.ask(anna, UploadFinish(digest=foreign.file_digest))
         assert reply.reason is Reason.UNKNOWN_KEY
+
+
+def test_a_partial_file_that_cannot_be_removed_ends_no_thread(desk: Desk) -> None:
+    """A folder in its place fails as a read-only file system does: when it is unlinked."""
+    (desk.folder / f"{RELEASE.file_digest.hex()}.part").mkdir()
+    metrics = Metrics()
+    UploadWorker(desk.uploads, lambda _: None, metrics).do(Forget(RELEASE.file_digest))
+    assert metrics.value("refused.upload.storage_full") == 1

@@ -17,6 +17,7 @@ from typing import Protocol
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Now, ReleaseAdded, Restored
 from narrowboat_bridge.server.audit import AuditChain
+from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.director import Director
 from narrowboat_bridge.server.herald import Herald
 from narrowboat_bridge.server.intake import Intake, IntakeLimits
@@ -295,6 +296,7 @@ class SimBridge:
                 metrics=metrics,
                 root_data=trust.root_data,
                 read_operators=lambda: site.operators_document,
+                crew=Crew(),
             ),
             inbox,
             operator_messages_per_s=50.0,

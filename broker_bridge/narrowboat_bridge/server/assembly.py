@@ -28,6 +28,7 @@ from ..core.events import Now
 from ..pki import verify_device_certificate
 from .audit import AuditChain
 from .config import Config, load_key, read_file
+from .crew import Crew
 from .director import Director
 from .herald import Herald
 from .intake import Intake, IntakeLimits
@@ -48,9 +49,9 @@ _DATA_CHANNELS = (Channel.GET, Channel.GET_ANY)
 def open_bridge(config: Config) -> Iterator[Loop]:
     """Open everything and start the threads; stop and close it all at the end. The loop is the caller's to run."""
     with ExitStack() as stack:
-        metrics = Metrics()
-        control, data = _make_links(config, metrics)
-        workshop = stack.enter_context(open_workshop(config, control, data, metrics))
+        metrics, crew = Metrics(), Crew()
+        control, data = _make_links(config, metrics, crew)
+        workshop = stack.enter_context(open_workshop(config, control, data, metrics, crew))
         router = _Router(workshop, metrics)
         for link, take in ((control, router.take_document), (data, router.take_request)):
             opened = partial(workshop.inbox.put, LinkOpened()) if link is control else _nothing
@@ -71,7 +72,12 @@ class Workshop:
 
 @contextmanager
 def open_workshop(
-    config: Config, publisher: Publisher, sink: BlockSink, metrics: Metrics, clocks: Callable[[], Now] = read_clocks
+    config: Config,
+    publisher: Publisher,
+    sink: BlockSink,
+    metrics: Metrics,
+    crew: Crew,
+    clocks: Callable[[], Now] = read_clocks,
 ) -> Iterator[Workshop]:
     """Everything of a bridge that needs no broker: what it says goes to `publisher`, and payload data to `sink`."""
     with ExitStack() as stack:
@@ -97,9 +103,10 @@ def open_workshop(
             metrics=metrics,
             root_data=trust.root_data,
             read_operators=partial(read_file, config.trust.operators),
+            crew=crew,
         )
         for worker in (payloads, uploads):
-            worker.start()
+            worker.start(crew)
             stack.callback(worker.stop)
         loop = Loop(parts, inbox, config.limits.operator_messages_per_s, clocks)
         yield Workshop(loop, inbox, uploads, payloads)
@@ -143,7 +150,7 @@ def _load_trust(config: Config) -> Trust:
         ) from None
 
 
-def _make_links(config: Config, metrics: Metrics) -> tuple[Link, Link]:
+def _make_links(config: Config, metrics: Metrics, crew: Crew) -> tuple[Link, Link]:
     """The control and the data connection."""
     tls, limits = tls_context(config.broker), config.limits
     filters = bridge_subscriptions()
@@ -156,7 +163,7 @@ def _make_links(config: Config, metrics: Metrics) -> tuple[Link, Link]:
             (f"{config.name}-data", requests, AT_MOST_ONCE),
         )
     )
-    return Link(config.broker, tls, control, metrics), Link(config.broker, tls, data, metrics)
+    return Link(config.broker, tls, control, metrics, crew), Link(config.broker, tls, data, metrics, crew)
 
 
 def _make_payload_server(

@@ -43,6 +43,7 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB
 
 from .config import BrokerConfig
+from .crew import Crew
 from .metrics import Metrics
 
 _WAIT = wait_random_exponential(multiplier=0.5, min=0.2, max=30)
@@ -105,12 +106,14 @@ class Link:
         tls: ssl.SSLContext,
         settings: LinkSettings,
         metrics: Metrics,
+        crew: Crew,
     ) -> None:
         self._broker = broker
         self._settings = settings
         self._on_message: Callable[[str, bytes], None] = _nothing
         self._on_connected: Callable[[], None] = _nothing
         self._metrics = metrics
+        self._crew = crew
         self._stopping = Event()
         self._established = False
         self._room = Condition()
@@ -119,13 +122,13 @@ class Link:
         self._written_bytes = 0
         tls.sslsocket_class = _socket_class(metrics)
         self._client = self._new_client(tls)
-        self._thread = Thread(target=self._run, name=f"link {settings.name}", daemon=True)
+        self._thread: Thread | None = None
 
     def start(self, on_message: Callable[[str, bytes], None], on_connected: Callable[[], None]) -> None:
         """Connect, now and whenever the connection is lost. Both functions run in its thread and must be quick."""
         self._on_message = on_message
         self._on_connected = on_connected
-        self._thread.start()
+        self._thread = self._crew.start(f"link {self._settings.name}", self._run)
 
     def stop(self) -> None:
         """Say goodbye and end the thread; nothing is published after it. What paho still holds is lost, and will be
@@ -133,7 +136,8 @@ class Link:
         """
         self._stopping.set()
         self._client.disconnect()
-        self._thread.join(_STOP_WAIT_S)
+        if self._thread is not None:
+            self._thread.join(_STOP_WAIT_S)
         with self._room:
             self._established = False
             self._room.notify_all()
@@ -192,6 +196,8 @@ class Link:
         self._forget_outstanding()
 
     def _drive(self) -> None:
+        if self._stopping.is_set():  # `stop` came too early to end this connection
+            self._client.disconnect()
         status = MQTTErrorCode.MQTT_ERR_SUCCESS
         while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
             try:
@@ -264,7 +270,8 @@ class Link:
         self._established = True
         _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._settings.name)
         client.subscribe(list(self._settings.subscriptions))
-        self._on_connected()
+        with self._crew.guard(f"link {self._settings.name}"):
+            self._on_connected()
 
     def _disconnected(
         self,
@@ -277,7 +284,9 @@ class Link:
         _log.info("the connection of %s ended: %s", self._settings.name, reason)
 
     def _message_arrived(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self._on_message(message.topic, bytes(message.payload))
+        topic = message.topic  # decoded here, so what is no text is the broker's fault and not ours
+        with self._crew.guard(f"link {self._settings.name}"):
+            self._on_message(topic, bytes(message.payload))
 
     def _published(
         self, _client: Client, _data: object, message_id: int, _reason: ReasonCode, _properties: Properties | None

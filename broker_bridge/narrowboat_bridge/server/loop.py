@@ -34,6 +34,7 @@ from ..core.events import CommandAccepted, Event, Now, ReleaseAdded, TimeReached
 from ..core.records import Release
 from ..core.views import taken_in
 from .buckets import Buckets
+from .crew import Crew
 from .intake import Intake
 from .metrics import Metrics
 from .operators import Accepted, OperatorDesk, Refused, Repeated, subject_of
@@ -121,6 +122,8 @@ class Parts:
     root_data: bytes
     """Published retained whenever the link opens."""
     read_operators: Callable[[], bytes]
+    crew: Crew
+    """Whose threads the rest of the bridge relies on."""
 
 
 def read_clocks() -> Now:
@@ -159,7 +162,8 @@ class Loop:
         _log.info("stopped: %s", self._parts.metrics.line())
 
     def turn(self) -> None:
-        """Gather one batch, commit it, and say what it has to say."""
+        """Gather one batch, commit it, and say what it has to say. Raises `RuntimeError` if a thread failed."""
+        self._parts.crew.check()
         if self._reloading:
             self._reloading = False
             self._read_operators()

@@ -21,12 +21,13 @@ from threading import Lock, Thread
 from typing import Protocol
 
 from narrowboat_protocol.documents import Assignment
-from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason, TrustError
+from narrowboat_protocol.errors import MediumError, NarrowboatError, PeerError, Reason, TrustError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.topics import Channel, Topic, device_topic
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block, FetchRequest, split_range
 
 from .buckets import Buckets
+from .crew import Crew
 from .metrics import Metrics
 from .turns import Place, Turns
 
@@ -77,6 +78,24 @@ class PayloadFolder:
         self._descriptors.move_to_end(digest)
         return found
 
+    def read(self, digest: bytes, offset: int, length: int) -> bytes:
+        """A range of a payload. Raises `MediumError` if it cannot be read; the file is opened anew the next time."""
+        descriptor, _ = self.open(digest)
+        try:
+            data = os.pread(descriptor, length, offset)
+        except OSError as error:
+            data, trouble = b"", error.strerror or type(error).__name__
+        else:
+            trouble = f"got {len(data)}"
+        if len(data) == length:
+            return data
+        del self._descriptors[digest]
+        os.close(descriptor)
+        raise MediumError(
+            Reason.MEDIUM_FAILED,
+            f"payload {digest.hex()}: expected {length} bytes at {offset}: {trouble}; check the disk",
+        )
+
     def close(self) -> None:
         for descriptor, _ in self._descriptors.values():
             os.close(descriptor)
@@ -107,15 +126,16 @@ class PayloadServer:
         self._request_buckets = Buckets(payload_limits.requests_per_s, 2 * payload_limits.requests_per_s)
         depth_bytes = max(payload_limits.bytes_per_s / 4, 2 * limits.request_bytes_max)
         self._byte_buckets = Buckets(payload_limits.bytes_per_s, depth_bytes)
-        self._thread = Thread(target=self._run, name="payloads", daemon=True)
+        self._thread: Thread | None = None
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, crew: Crew) -> None:
+        self._thread = crew.start("payloads", self._run)
 
     def stop(self) -> None:
         """End the thread after the request that it is at."""
         self._requests.close()
-        self._thread.join(_STOP_WAIT_S)
+        if self._thread is not None:
+            self._thread.join(_STOP_WAIT_S)
 
     def allow_all(self, allowed: Mapping[str, Iterable[bytes]]) -> None:
         """What each device may fetch, as the store has it."""
@@ -148,17 +168,19 @@ class PayloadServer:
         try:
             request = FetchRequest.decode(data, max_bytes=_REQUEST_BYTES_MAX)
             self._require_assigned(topic.name, request.payload)
-            descriptor, size_bytes = self._files.open(request.payload)
+            self._answer(topic.name, request, now_s)
         except NarrowboatError as error:
             self._metrics.refuse(topic.channel, error)
-            return
-        to = device_topic(topic.name, Channel.DATA)
+
+    def _answer(self, device: str, request: FetchRequest, now_s: float) -> None:
+        to = device_topic(device, Channel.DATA)
+        _, size_bytes = self._files.open(request.payload)
         for offset, length in _blocks(request, size_bytes):
-            if not self._byte_buckets.take(topic.name, length, now_s):
+            if not self._byte_buckets.take(device, length, now_s):
                 self._metrics.limit("limited.get_bytes", "device_bytes_per_s", length)
                 return
-            block = Block(request.payload[:DIGEST_PREFIX_BYTES], offset, os.pread(descriptor, length, offset))
-            if not self._sink.publish_data(to, block.encode()):
+            data = self._files.read(request.payload, offset, length)
+            if not self._sink.publish_data(to, Block(request.payload[:DIGEST_PREFIX_BYTES], offset, data).encode()):
                 self._metrics.limit("dropped.block", "outstanding_bytes_max")
                 return
             self._metrics.count("served.bytes", length)

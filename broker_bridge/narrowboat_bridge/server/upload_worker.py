@@ -20,6 +20,7 @@ from narrowboat_protocol.errors import MediumError, NarrowboatError, PeerError, 
 
 from ..core.actions import Refusal
 from ..core.records import Release
+from .crew import Crew
 from .metrics import Metrics
 from .uploads import Uploads
 
@@ -79,10 +80,10 @@ class UploadWorker:
         self._on_outcome = on_outcome
         self._metrics = metrics
         self._jobs: queue.Queue[Job | None] = queue.Queue(_JOBS_MAX)
-        self._thread = Thread(target=self._run, name="uploads", daemon=True)
+        self._thread: Thread | None = None
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, crew: Crew) -> None:
+        self._thread = crew.start("uploads", self._run)
 
     def offer(self, job: Job) -> bool:
         """Queue a job; False if there is no room for it."""
@@ -101,7 +102,8 @@ class UploadWorker:
         """End the thread after what is queued. What takes longer is lost with the process, and can be done again."""
         with suppress(queue.Full):
             self._jobs.put_nowait(None)
-        self._thread.join(_STOP_WAIT_S)
+        if self._thread is not None:
+            self._thread.join(_STOP_WAIT_S)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -110,19 +112,24 @@ class UploadWorker:
     def do(self, job: Job) -> None:
         """Carry out one job in the calling thread."""
         match job:
-            case AddBlock():
-                try:
-                    self._uploads.add_block(job.operator, job.message)
-                except PeerError as error:
-                    self._metrics.refuse("upload", error)
-                except OSError as error:
-                    self._metrics.refuse("upload", _medium_error(error))
-            case Forget():
-                self._uploads.forget(job.digest)
+            case AddBlock() | Forget():
+                self._carry_out(job)
             case Begin() | Finish():
                 self._on_outcome(self._outcome(job))
             case _:
                 assert_never(job)
+
+    def _carry_out(self, job: AddBlock | Forget) -> None:
+        """Do what nobody waits for; what goes wrong is counted."""
+        try:
+            if isinstance(job, AddBlock):
+                self._uploads.add_block(job.operator, job.message)
+            else:
+                self._uploads.forget(job.digest)
+        except PeerError as error:
+            self._metrics.refuse("upload", error)
+        except OSError as error:
+            self._metrics.refuse("upload", _medium_error(error))
 
     def _outcome(self, job: Begin | Finish) -> UploadOutcome:
         try:
