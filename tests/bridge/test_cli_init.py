@@ -25,6 +25,7 @@ from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.trust import Trust
 from tests.bridge.cli_kit import make_image, run
 
+README = Path(__file__).parents[2] / "README.md"
 AUTHORITIES = ("device", "enrol", "staff", "bridge", "server")
 
 
@@ -349,3 +350,22 @@ def test_the_root_is_shown_with_its_thresholds(fleet: Made) -> None:
     assert shown["fleet_id"] == fleet.trust.fleet_id.hex()
     assert shown["roles"]["release"]["threshold"] == 1
     assert shown["components"] == {"rootfs": {"epoch": 0, "minimum_sequence": 0}}
+
+
+def test_the_readme_names_what_its_commands_make_whoever_types_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that needs no broker is run as it stands there."""
+    text = README.read_text()
+    lines = text[text.index("narrowboat init fleet") :].partition("```")[0].splitlines()
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.chdir(tmp_path)
+    online = ("narrowboat bridge", "narrowboat release push", "narrowboat campaign")
+    for line in lines:
+        if line.startswith("cp "):
+            Path("fleet/rootfs.ext4").write_bytes(make_image(5000))
+        elif line.startswith("narrowboat ") and not line.startswith(online):
+            outcome = run(*shlex.split(line, comments=True)[1:])
+            assert outcome.status == 0, outcome.err
+    (operator,) = (line.partition("$PWD/")[2] for line in lines if line.startswith("export NARROWBOAT_OPERATOR="))
+    OperatorToml.load(tmp_path / operator / "operator.toml")

@@ -36,7 +36,6 @@ from narrowboat_protocol.documents import (
 )
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
-from narrowboat_protocol.topics import is_name
 
 from ..broker_home import BrokerCertificates, Listener, Ports, write_broker_home
 from ..pki import Authority, issue_server, key_to_pem, new_key
@@ -50,6 +49,7 @@ from .output import print_result
 from .pki import save_operators
 
 BRIDGE_NAME = "bridge-1"
+_OPERATOR = "operator"
 _HOSTS = ("localhost", "127.0.0.1")
 _YEAR_S = 365 * 86_400
 _RELEASE_KEYS_MAX = 16
@@ -130,7 +130,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     init.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that does not exist or is empty")
     option = init.add_argument
-    option("--operator", metavar="NAME", type=name, default=_user(), help="the first operator (default: %(default)s)")
+    option("--operator", metavar="NAME", type=name, default=_OPERATOR, help="the first operator (default: %(default)s)")
     option(
         "--host",
         metavar="HOST",
@@ -302,11 +302,6 @@ def _fill_bridge(fleet: FleetFolder, authorities: Mapping[str, Authority], now_s
     make_bridge(fleet, authorities[Listener.BRIDGE], BRIDGE_NAME, now_s)
     write_new(fleet.bridge / "device-ca.pem", authorities[Listener.DEVICE].certificate_pem, PUBLIC)
     (fleet.bridge / "data").mkdir(mode=0o700)
-
-
-def _user() -> str:
-    user = os.environ.get("USER", "").lower()
-    return user if is_name(user) else "operator"
 
 
 def _next_steps(fleet: FleetFolder, plan: Plan) -> str:
