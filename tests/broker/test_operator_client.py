@@ -138,6 +138,23 @@ def test_a_reply_that_was_lost_is_asked_for_with_the_same_command(stand_in: Stan
     assert seen[0] == seen[1]
 
 
+def test_a_command_that_nobody_heard_is_said_again(stand_in: StandIn) -> None:
+    """The bridge was away for a moment, and the broker keeps nothing for it."""
+    seen: list[bytes] = []
+    with stand_in.client(timeout_s=30) as client:
+
+        def miss_the_first() -> None:
+            seen.append(stand_in.next_command()[1])
+            request_id, again = stand_in.next_command()
+            seen.append(again)
+            stand_in.reply(request_id)
+
+        answering = meanwhile(miss_the_first)
+        assert client.call(DeviceList(), DevicePage) == PAGE
+        answering.join()
+    assert seen[0] == seen[1]
+
+
 def test_an_event_of_a_stranger_is_not_news(stand_in: StandIn) -> None:
     def event(sequence: int) -> Event:
         return Event(sequence=sequence, at=0, kind=EventKind.REPORT, device="gw-1")

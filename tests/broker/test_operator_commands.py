@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,34 @@ def test_an_interrupted_push_goes_on_where_it_stopped(desk: Desk) -> None:
         resumed = desk.type("release", "push", path, "--wait", port=relay.port)
         assert relay.counts.up_bytes - sent_bytes < 7_000_000
     assert (interrupted.status, resumed.status) == (3, 0)
+
+
+def test_a_push_and_a_watch_outlive_the_bridge(tmp_path: Path) -> None:
+    """It is killed and started again in the middle of each. A child ends with the thread that started it, so what is
+    typed runs in a thread.
+    """
+    with Children(tmp_path / "logs") as children, ThreadPoolExecutor(1) as typist:
+        fleet = LiveFleet(tmp_path, children)
+        fleet.init()
+        fleet.start_broker()
+        desk, bridges = Desk(fleet, tmp_path), [fleet.start_bridge()]
+        path = desk.release("7.0.0", 1)
+
+        def start_again() -> None:
+            bridges[-1].kill()
+            children.forget(bridges[-1])
+            bridges.append(fleet.start_bridge())
+
+        with RelayThread(fleet.ports.staff, LinkShape(rate_bits_per_s=80e6)) as relay:
+            pushing = typist.submit(desk.type, "release", "push", path, "--wait", port=relay.port)
+            wait_for(lambda: relay.counts.up_bytes > 5_000_000, 30, "half of the file")
+            start_again()
+            assert pushing.result().status == 0, pushing.result().err
+        watching = typist.submit(desk.type, "campaign", "start", path, "--name", "watched", "--wait")
+        wait_for(lambda: "watched" in fleet.narrowboat("campaign", "list"), 30, "the campaign to be there")
+        start_again()
+        fleet.narrowboat("campaign", "abort", "watched")
+        assert watching.result().status == 4, watching.result().err
 
 
 def test_a_push_without_wait_still_ends_in_a_release(desk: Desk) -> None:

@@ -1,8 +1,9 @@
 """The operator's side of the command topic: signed commands out, signed replies and events in.
 
 A command is signed once and may be sent more than once. The bridge keeps its answer until the command expires
-and gives it again for the same bytes, so after a lost connection the same command is simply sent again: it
-happens once, and its reply comes. A reply counts if a bridge key of the root signed it and it names our
+and gives it again for the same bytes, so after a lost connection, and after some seconds without a reply, the same
+command is simply sent again: it happens once, and its reply comes, although the bridge was away or too busy to hear
+the first one. A reply counts if a bridge key of the root signed it and it names our
 request; the broker cannot forge one. When nothing comes in time, that is a `NoAnswerError`, and not a
 failure: whether the command was carried out is then unknown, and asking again is safe.
 """
@@ -32,6 +33,8 @@ from .trust_files import load_trust
 LIFE_S = 300
 """How long a command may be carried out. The bridge admits ten minutes; clocks may differ by two."""
 _EVENTS_HELD_MAX = 1000
+_REPLY_WAIT_S_MIN = 2.0
+_REPLY_WAIT_S_MAX = 16.0
 
 ResultT = TypeVar("ResultT", bound=Document)
 
@@ -116,15 +119,18 @@ class OperatorClient:
         return command, sign_model(command, self.trust.fleet_id, [self._signer])
 
     def _exchange(self, request_id: bytes, data: bytes) -> Reply:
-        """Send the command, once on each connection, until its reply comes."""
+        """Send the command, once on each connection and again after each wait, until its reply comes."""
         topic = operator_topic(self.name, Channel.COMMAND)
         deadline_s = time.monotonic() + min(self._timeout_s, LIFE_S)
         sent_on: int | None = None
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            if sent_on != self._link.connection:
+        wait_s, again_s = _REPLY_WAIT_S_MIN, 0.0
+        while (now_s := time.monotonic()) < deadline_s:
+            if sent_on != self._link.connection or now_s >= again_s:
                 sent_on = self._link.connection if self._link.publish(topic, data) else None
+                again_s = time.monotonic() + wait_s
+                wait_s = min(2 * wait_s, _REPLY_WAIT_S_MAX)
                 continue
-            message = self._link.receive(left_s)
+            message = self._link.receive(min(deadline_s, again_s) - now_s)
             if message is None:
                 continue
             if message.topic == EVENT_TOPIC:

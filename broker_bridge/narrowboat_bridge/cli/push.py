@@ -19,6 +19,7 @@ from collections.abc import Callable
 from io import BufferedReader
 
 from narrowboat_protocol.documents import UploadBegin, UploadFinish, UploadState
+from narrowboat_protocol.errors import PeerError, Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
 
@@ -47,6 +48,23 @@ class Upload:
 
     def run(self, *, wait: bool) -> UploadState:
         """Upload what is missing. With `wait`, the result names the release; the bridge has verified it then."""
+        state = self._send_missing()
+        if state.release is not None:
+            return state
+        if not wait:
+            self._client.tell(UploadFinish(digest=self._digest))
+            return state
+        try:
+            return self._finish()
+        except PeerError as error:
+            if error.reason is not Reason.CONFLICT:
+                raise
+        # A bridge that was started since we asked it knows of no announcement.
+        state = self._send_missing()
+        return state if state.release is not None else self._finish()
+
+    def _send_missing(self) -> UploadState:
+        """Send until the bridge has every byte, or the release already."""
         state = self._ask()
         moved_s = time.monotonic()
         while state.release is None and state.offset < self._size_bytes:
@@ -60,12 +78,10 @@ class Upload:
                     f"expected the bridge to store more than {before} bytes, got no progress in time; see its log"
                 )
         self._on_progress(self._size_bytes, self._size_bytes)
-        if state.release is not None:
-            return state
-        if wait:
-            return self._client.call(UploadFinish(digest=self._digest), UploadState)
-        self._client.tell(UploadFinish(digest=self._digest))
         return state
+
+    def _finish(self) -> UploadState:
+        return self._client.call(UploadFinish(digest=self._digest), UploadState)
 
     def _ask(self) -> UploadState:
         return self._client.call(UploadBegin(digest=self._digest, size=self._size_bytes), UploadState)
