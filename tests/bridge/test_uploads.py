@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -207,6 +208,22 @@ def test_pushing_what_is_there_does_nothing_and_says_so(tmp_path: Path) -> None:
         ):
             assert UploadState.from_cbor(bridge.ask(anna, request).result) == first
         assert len([event for event in bridge.events() if event.kind == "release_added"]) == 1
+
+
+def test_a_payload_that_was_lost_is_named_at_the_start_and_comes_back_with_a_push(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store was restored from a backup without the folder of payloads, or the disk was cleaned."""
+    anna = FLEET.operator("anna")
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.push(anna, RELEASE)
+        payload = bridge.config.payloads_folder / RELEASE.payload_digest.hex()
+    payload.unlink()
+    with caplog.at_level(logging.WARNING), running_bridge(tmp_path, FLEET, anna) as bridge:
+        assert [RELEASE.digest.hex() in message for message in caplog.messages] == [True]
+        bridge.requests = 100
+        assert bridge.push(anna, RELEASE).release is not None
+    assert payload.read_bytes() == RELEASE.payload
 
 
 def test_a_push_leaves_no_partial_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ caller's thread.
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Performer, Publisher
 from .store import Loaded, Store
 from .upload_worker import AddBlock, UploadWorker
 from .uploads import UploadLimits, Uploads
+
+_log = logging.getLogger(__name__)
 
 _DATA_CHANNELS = (Channel.GET, Channel.GET_ANY)
 
@@ -90,6 +93,7 @@ def open_workshop(
         inbox = Inbox(config.limits.messages_queued_max, config.limits.messages_queued_bytes_max, metrics)
         payloads = _make_payload_server(config, loaded, sink, metrics, clocks)
         uploads = UploadWorker(_make_uploads(config, trust, clocks), inbox.put, metrics)
+        _name_missing_payloads(config, loaded, uploads)
         campaigns = Campaigns(Settings(trust.root.version))
         campaigns.handle(loaded.state, clocks())
         desk = _make_desk(config, trust, loaded)
@@ -190,6 +194,18 @@ def _make_payload_server(
 def _make_uploads(config: Config, trust: Trust, clocks: Callable[[], Now]) -> Uploads:
     limits = UploadLimits(config.limits.uploads_max, config.limits.upload_bytes_max)
     return Uploads(config.uploads_folder, config.payloads_folder, trust, limits, lambda: clocks().wall_s)
+
+
+def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker) -> None:
+    """A store that was put back without its payloads serves what is there; the rest can be pushed again."""
+    for release in loaded.state.releases:
+        if not uploads.has(release.payload):
+            _log.warning(
+                "release %s %s: expected its payload in %s, got none; push its release file again",
+                release.version,
+                release.digest.hex(),
+                config.payloads_folder,
+            )
 
 
 def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, metrics: Metrics) -> Intake:

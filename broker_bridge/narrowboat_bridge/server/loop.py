@@ -258,7 +258,7 @@ class Loop:
             self._feed(CommandAccepted(accepted.operator, accepted.request_id, request))
             return
         known = self._parts.campaigns.release_of_file(request.digest)
-        if known is not None:
+        if known is not None and self._parts.uploads.has(known.payload):
             self._parts.performer.perform([Answer(accepted.operator, accepted.request_id, taken_in(known))], now)
             return
         job = (

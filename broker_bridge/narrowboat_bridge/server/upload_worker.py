@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import assert_never
 
-from narrowboat_protocol.documents import UploadState
+from narrowboat_protocol.documents import PayloadReference, UploadState
 from narrowboat_protocol.errors import MediumError, NarrowboatError, PeerError, Reason
 
 from ..core.actions import Refusal
@@ -93,6 +93,10 @@ class UploadWorker:
             self._metrics.limit("dropped.upload", f"{_JOBS_MAX} blocks and announcements that wait")
             return False
         return True
+
+    def has(self, payload: PayloadReference) -> bool:
+        """True if the payload is in the store."""
+        return self._uploads.has(payload)
 
     def forget(self, digest: bytes) -> None:
         """Drop a partial file when there is time; one that stays for lack of room is dropped when it is abandoned."""

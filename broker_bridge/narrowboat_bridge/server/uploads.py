@@ -126,6 +126,13 @@ class Uploads:
             self.forget(digest)
             raise
 
+    def has(self, payload: PayloadReference) -> bool:
+        """True if the payload is in the store, and as long as it must be. May be asked by any thread."""
+        try:
+            return (self._payloads / payload.digest.hex()).stat().st_size == payload.size
+        except OSError:
+            return False
+
     def forget(self, digest: bytes) -> None:
         """Drop the partial file: its release is in the store, or never will be."""
         self._drop(self._folder / f"{digest.hex()}{_PART}")
