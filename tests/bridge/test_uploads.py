@@ -15,6 +15,7 @@ from narrowboat_bridge.server.upload_worker import Forget, UploadWorker
 from narrowboat_bridge.server.uploads import UploadLimits, Uploads
 from narrowboat_protocol.documents import OperatorRole, UploadBegin, UploadFinish, UploadState
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
+from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.release_file import encode_header, encode_trailer
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
 from tests.bridge.kit import running_bridge
@@ -115,10 +116,20 @@ def packed(payload: bytes, envelope: bytes) -> MadeRelease:
     return with_file(encode_header(len(payload), limits) + payload + encode_trailer(envelope, limits))
 
 
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 OTHER = FLEET.make_release(b"another image" * 100, sequence=3)
 REFUSED: dict[str, tuple[Callable[[], MadeRelease], Reason]] = {
     "a file of another kind": (lambda: with_file(b"x" * 2000), Reason.UNKNOWN_FORMAT),
     "a payload cut short": (lambda: packed(RELEASE.payload[:-1], RELEASE.envelope), Reason.BAD_HEAD),
+    "a frame that rotted after it was signed": (
+        lambda: packed(RELEASE.payload[:-9] + bytes(9), RELEASE.envelope), Reason.BAD_BLOCK,
+    ),
+    "a leaf that rotted after it was signed": (
+        lambda: packed(flipped(RELEASE.payload, RELEASE.head.leaves_offset), RELEASE.envelope), Reason.BAD_LEAVES,
+    ),
     "a payload of another image": (lambda: packed(OTHER.payload, RELEASE.envelope), Reason.BAD_HEAD),
     "a payload that is none": (lambda: packed(b"x" * 2000, RELEASE.envelope), Reason.BAD_HEAD),
     "an envelope that is none": (lambda: packed(RELEASE.payload, b"x" * 100), Reason.NOT_DETERMINISTIC),
@@ -224,6 +235,19 @@ def test_a_payload_that_was_lost_is_named_at_the_start_and_comes_back_with_a_pus
         bridge.requests = 100
         assert bridge.push(anna, RELEASE).release is not None
     assert payload.read_bytes() == RELEASE.payload
+
+
+def test_another_file_of_a_release_does_not_replace_its_payload(tmp_path: Path) -> None:
+    """It says the same and is encoded otherwise; gateways may be in the middle of the first."""
+    anna = FLEET.operator("anna")
+    image = b"image" * 1000
+    first, second = (FLEET.make_release(image, sequence=3, codec=codec) for codec in (Codec.LZMA, Codec.STORED))
+    assert first.digest == second.digest
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.push(anna, first)
+        state = bridge.push(anna, second)
+    assert state.release is not None
+    assert state.release.payload_size == len(first.payload)
 
 
 def test_a_push_leaves_no_partial_file(tmp_path: Path) -> None:

@@ -163,6 +163,18 @@ def test_a_release_that_too_few_signed_is_not_even_sent(desk: Desk) -> None:
     assert "signatures of 2" in outcome.error_line
 
 
+def test_a_release_that_rotted_is_not_even_sent(desk: Desk) -> None:
+    path = desk.release("8.0.0", 1, 2)
+    with path.open("r+b") as file:
+        file.seek(IMAGE_BYTES // 2)
+        file.write(bytes(9))
+    with RelayThread(desk.fleet.ports.staff) as relay:
+        outcome = desk.type("release", "push", path, "--wait", port=relay.port)
+        assert relay.counts.connections == 0
+    assert outcome.status == 1
+    assert "does not have the hash" in outcome.error_line
+
+
 def test_a_viewer_looks_and_does_not_steer(desk: Desk, pushed: Path) -> None:
     assert desk.type("campaign", "list", operator="viewer").status == 0
     for command in (("campaign", "start", pushed), ("release", "push", desk.release("6.0.0", 1, 2))):

@@ -5,6 +5,9 @@ says is where the next batch starts. So an upload goes on where it stopped, what
 one that is done does nothing. The broker's acknowledgement bounds what is under way but proves nothing: only
 the bridge's offset does, for it is told after a sync.
 
+The file is verified here first, as a gateway would, since the bridge decodes nothing: what was built wrong
+must not get as far as the gateways.
+
 A batch ends after some MiB or some seconds, whichever comes first, so that a slow line is asked about as
 often as a fast one.
 """
@@ -27,6 +30,7 @@ from .client import OperatorClient, connect
 from .exits import ExitCode, NoAnswerError
 from .output import JsonValue, Progress, print_result
 from .release_io import open_release_file
+from .release_verify import verify_release_file
 from .results import as_json
 
 BATCH_BYTES = 4 * MIB
@@ -101,9 +105,8 @@ class Upload:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out `narrowboat release push`."""
     with connect(arguments) as client:
-        with open_release_file(arguments.file) as release_file:
-            client.trust.open_release(release_file.envelope_data)
-            digest = release_file.digest
+        with open_release_file(arguments.file) as release_file, Progress("verifying") as progress:
+            digest = verify_release_file(release_file, client.trust, progress.update).digest
         with arguments.file.open("rb") as file, Progress("pushing") as progress:
             state = Upload(client, file, arguments.timeout, progress.update).run(wait=arguments.wait)
     result: dict[str, JsonValue] = {

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from narrowboat_protocol.errors import PayloadError, PeerError, Reason
-from narrowboat_protocol.payload import FrameStream, Head
+from narrowboat_protocol.payload import FrameStream, Head, check_hashes
 from narrowboat_protocol.suit import Image, Release
-from narrowboat_protocol.tree import HASH_BYTES, TreeBuilder, check_layer, check_leaves
+from narrowboat_protocol.tree import TreeBuilder
 from narrowboat_protocol.trust import Trust
 
 from .release_io import COPY_BYTES, ReleaseFile
@@ -29,7 +29,7 @@ def verify_release_file(file: ReleaseFile, trust: Trust, on_progress: Callable[[
             Reason.BAD_HEAD,
             f"expected a payload of {head.payload_length} bytes by its head, got {file.layout.payload_length}",
         )
-    _verify_hashes(file, head, image)
+    check_hashes(head, image.tree, file.read_payload, file.limits)
     _verify_image(file, head, image, on_progress)
     return release
 
@@ -42,15 +42,6 @@ def matching_image(images: tuple[Image, ...], head: Head) -> Image:
     raise PayloadError(
         Reason.BAD_HEAD, "expected the payload of an image that the manifest names, got another; build the file again"
     )
-
-
-def _verify_hashes(file: ReleaseFile, head: Head, image: Image) -> None:
-    layer = file.read_payload(head.layer_offset, head.leaves_offset - head.layer_offset)
-    check_layer(image.tree, layer, file.limits)
-    for subtree in range(image.tree.subtree_count(file.limits)):
-        first_chunk, chunk_count = image.tree.subtree_span(subtree, file.limits)
-        leaves = file.read_payload(head.leaves_offset + first_chunk * HASH_BYTES, chunk_count * HASH_BYTES)
-        check_leaves(image.tree, layer, subtree, leaves, file.limits)
 
 
 def _verify_image(file: ReleaseFile, head: Head, image: Image, on_progress: Callable[[int, int], None]) -> None:

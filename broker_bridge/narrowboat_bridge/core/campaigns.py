@@ -57,6 +57,10 @@ class Campaigns:
     def device(self, name: str) -> Device | None:
         return self._ledger.devices.get(name)
 
+    def release(self, digest: bytes) -> Release | None:
+        """A release that is in the store."""
+        return self._ledger.releases.get(digest)
+
     def release_of_file(self, file_digest: bytes) -> Release | None:
         """The release that this release file brought, if it is in the store."""
         return next((item for item in self._ledger.releases.values() if item.file_digest == file_digest), None)

@@ -5,9 +5,10 @@ bridge has come by announcing it again. A block that does not continue the file 
 lost one stops the upload until the operator asks; what is told as stored has been synced. The partial file's
 own length is the progress, which therefore survives any restart.
 
-Finishing reads the file once, hashing the whole and copying the payload out at the same time, and believes
-the release by the same checks that a gateway makes, plus that the payload's head is of the release's image.
-The payload appears under its digest only when everything is right. Any of this may be repeated.
+Finishing reads the file once, hashing the whole and copying the payload out at the same time. The release is
+believed by the same checks that a gateway makes; of the payload, head, layer and leaves are compared with the
+release, and each frame with the head as it passes. Nothing is decoded here. The payload appears under its
+digest only when everything is right. Any of this may be repeated.
 
 Bounds: the number of partial files, and their size. A partial file that nobody touched for a week gives way.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from narrowboat_protocol.documents import PayloadReference, UploadState
 from narrowboat_protocol.errors import PayloadError, PeerError, Reason, TrustError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB, Limits
-from narrowboat_protocol.payload import Head, measure_head, parse_head
+from narrowboat_protocol.payload import FrameProof, Head, check_hashes, measure_head, parse_head
 from narrowboat_protocol.payload.head import HEAD_START_BYTES
 from narrowboat_protocol.release_file import ReleaseFileLayout, read_layout
 from narrowboat_protocol.suit import Image
@@ -164,7 +165,12 @@ class Uploads:
             image, sequence, release_digest = self._believe(envelope)
             head, head_data = self._read_head(read_at, layout)
             _require_same_image(head, image, layout)
-            payload_digest = self._copy_payload(read_at, layout, size_bytes, digest)
+
+            def read_payload(offset: int, length: int) -> bytes:
+                return read_at(layout.payload_offset + offset, length)
+
+            check_hashes(head, image.tree, read_payload, self._limits)
+            payload_digest = self._copy_payload(read_at, layout, digest, FrameProof(head))
         return Release(
             digest=release_digest,
             component=image.component,
@@ -199,24 +205,30 @@ class Uploads:
         return parse_head(data, self._limits), data
 
     def _copy_payload(
-        self, read_at: Callable[[int, int], bytes], layout: ReleaseFileLayout, size_bytes: int, digest: bytes
+        self,
+        read_at: Callable[[int, int], bytes],
+        layout: ReleaseFileLayout,
+        digest: bytes,
+        frames: FrameProof,
     ) -> bytes:
         """Hash the whole file and copy the payload out of it, in one pass; the payload's digest is its name."""
         whole, payload = hashlib.sha256(), hashlib.sha256()
-        end = layout.payload_offset + layout.payload_length
         copy = self._payloads / f"{digest.hex()}{_PART}"
         try:
             with copy.open("wb") as target:
-                for offset in range(0, size_bytes, _COPY_BYTES):
+                end = layout.payload_offset + layout.payload_length
+                for offset in range(0, layout.envelope_offset + layout.envelope_length, _COPY_BYTES):
                     data = read_at(offset, _COPY_BYTES)
                     whole.update(data)
                     part = data[max(0, layout.payload_offset - offset) : max(0, end - offset)]
                     payload.update(part)
+                    frames.feed(part)
                     target.write(part)
                 target.flush()
                 os.fsync(target.fileno())
             if whole.digest() != digest:
                 raise PayloadError(Reason.BAD_BLOCK, "the file that came is not the one announced; send it again")
+            frames.check()
             copy.replace(self._payloads / payload.hexdigest())
             _sync_folder(self._payloads)
         finally:

@@ -1,7 +1,7 @@
 """The payload format: one file that encodes an image for the wire, readable in ranges and in order.
 
-`codecs` bounds what a frame may do, `head` says where frames lie, `writer` makes payloads and `reader`
-turns them back into an image.
+`codecs` bounds what a frame may do, `head` says where frames lie, `writer` makes payloads, `reader`
+turns them back into an image, and `proof` checks them without doing so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .head import (
     parse_head,
     payload_bytes_max,
 )
+from .proof import FrameProof, check_hashes
 from .reader import FrameStream, decode_frame
 from .writer import PayloadWriter, Prologue
 
@@ -24,12 +25,14 @@ __all__ = [
     "HEAD_START_BYTES",
     "Codec",
     "Frame",
+    "FrameProof",
     "FrameStream",
     "Head",
     "Kind",
     "PayloadWriter",
     "Prologue",
     "available_codecs",
+    "check_hashes",
     "decode_frame",
     "encode_head",
     "measure_head",
