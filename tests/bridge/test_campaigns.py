@@ -722,30 +722,6 @@ def test_work_does_not_come_back_to_life_when_the_campaign_that_took_its_device_
     assert not delivered(world.hello(pair=(1, 2), assignment_counter=withdrawal.counter))
 
 
-def test_a_device_is_left_alone_when_the_campaign_that_had_it_last_is_forgotten() -> None:
-    world = World(Campaigns(Settings(root_version=1, campaigns_max=2)))
-    world.hello("gw-1")
-    world.hello("gw-2")
-    world.start("c1", 1, None)
-    world.start("c2", 2)
-    world.report(State.FAILED, attempt=2, about=2, pair=(1, 2))
-    world.start("c3", 2, ("gw-2",))
-    assert refusal(world.command(CampaignShow(campaign="c2"))) is Reason.UNKNOWN_CAMPAIGN
-    assert not delivered(world.hello(pair=(1, 3), assignment_counter=2))
-
-
-def test_the_oldest_ended_campaign_gives_way_and_running_ones_do_not() -> None:
-    world = World(Campaigns(Settings(root_version=1, campaigns_max=2)))
-    world.hello()
-    world.start("c1", 1)
-    world.abort("c1")
-    world.start("c2", 2, None)
-    world.start("c3", 1, None)
-    assert refusal(world.command(CampaignShow(campaign="c1"))) is Reason.UNKNOWN_CAMPAIGN
-    assert refusal(world.command(CampaignStart(campaign="c4", release=digest(1)))) is Reason.BUSY
-    assert isinstance(answer(world.command(CampaignShow(campaign="c2"))), CampaignDetail)
-
-
 # Releases and looks.
 
 

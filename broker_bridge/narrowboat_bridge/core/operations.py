@@ -126,16 +126,26 @@ class Operations:
         return None
 
     def _make_room(self, turn: Turn) -> Refusal | None:
-        """Forget the oldest campaign that has ended, if as many are kept as may be. The audit log still has it."""
+        """Forget the oldest campaign that is over, if as many are kept as may be. The audit log still has it.
+
+        One that was aborted while a device worked on it is not over: it tells that device so when it comes back.
+        """
         if len(self._ledger.campaigns) < self._campaigns_max:
             return None
-        ended = next((campaign for campaign in self._ledger.campaigns.values() if campaign.ended), None)
-        if ended is None:
+        over = next(filter(self._is_over, self._ledger.campaigns.values()), None)
+        if over is None:
             return Refusal(
-                Reason.BUSY, f"expected at most {self._campaigns_max} running campaigns; abort one that is done"
+                Reason.BUSY,
+                f"expected at most {self._campaigns_max} campaigns that run or wait for a device;"
+                " abort one that is done, or bring back the devices of one that was aborted",
             )
-        self._changes.forget_campaign(ended, turn)
+        self._changes.forget_campaign(over, turn)
         return None
+
+    def _is_over(self, campaign: Campaign) -> bool:
+        return campaign.ended is not None and all(
+            attempt.settled for attempt in self._ledger.attempts_in(campaign.name)
+        )
 
     def _abort(self, name: str, now: Now, turn: Turn) -> Document | Refusal:
         campaign = self._ledger.campaigns.get(name)

@@ -81,7 +81,7 @@ def next_step(
         return Nothing()
     if attempt.has_end or Assignment.FORMAT not in device.hello.formats:
         return Nothing()
-    if issued is not None and issued.campaign == campaign.name and bool(issued.targets) != attempt.withdrawn:
+    if issued is not None and _is_for(issued, attempt):
         if device.accepted_counter == issued.counter:
             return SendAgain() if is_unsure and attempt.under_way else Nothing()
         is_fresh = issued.nonce == device.hello.nonce and terms.now_s < issued.expires_at
@@ -105,3 +105,11 @@ def next_step(
             byte_budget=campaign.byte_budget,
         )
     )
+
+
+def _is_for(issued: Assignment, attempt: Attempt) -> bool:
+    """True if the device's newest assignment was issued for what its newest attempt wants now.
+
+    The counter tells, and not the name of the campaign, which may have been another's that was forgotten.
+    """
+    return not issued.targets if attempt.withdrawn else issued.counter in attempt.counters
