@@ -191,10 +191,20 @@ def test_repeating_a_start_changes_nothing_and_another_start_is_a_conflict(desk:
     assert json.loads(first.out) == json.loads(again.out)
 
 
-def test_a_release_goes_by_its_digest_too(desk: Desk, pushed: Path) -> None:
+def test_a_release_goes_by_its_digest_too_and_gets_the_same_campaign(desk: Desk, pushed: Path) -> None:
     digest = json.loads(run("release", "inspect", pushed, "--json").out)["release"]
-    started = desk.type("campaign", "start", digest, "--name", "by-digest", "--json")
-    assert json.loads(started.out)["release"] == digest
+    by_digest, by_file = (desk.type("campaign", "start", release, "--json") for release in (digest, pushed))
+    assert json.loads(by_digest.out)["release"] == digest
+    assert json.loads(by_digest.out) == json.loads(by_file.out)
+
+
+def test_a_start_of_a_campaign_that_has_ended_is_no_start(desk: Desk, pushed: Path) -> None:
+    assert desk.type("campaign", "start", pushed, "--name", "over").status == 0
+    assert desk.type("campaign", "abort", "over").status == 0
+    for more in ((), ("--wait",)):
+        again = desk.type("campaign", "start", pushed, "--name", "over", *more)
+        assert again.status == 4
+        assert "campaign over has ended before, aborted, and starts no more; choose another --name" in again.error_line
 
 
 def test_waiting_has_a_status_for_a_deadline_and_one_for_a_campaign_that_failed(desk: Desk, pushed: Path) -> None:

@@ -27,7 +27,7 @@ from narrowboat_protocol.documents import (
 from narrowboat_protocol.errors import Reason, UsageError
 
 from .arguments import Subparsers, add_command, add_group, name, parse_digest, positive, size
-from .campaign_view import CampaignView, attempt_line
+from .campaign_view import CampaignView, attempt_line, exit_code_of_ended
 from .client import OperatorClient, connect
 from .exits import ExitCode, NoAnswerError
 from .operator_toml import add_operator_arguments
@@ -39,7 +39,6 @@ _PAGE_ATTEMPTS = 200
 _ASK_INTERVAL_S_MIN = 1.0
 _ASK_INTERVAL_S_MAX = 10.0
 _NAME_DIGITS = 8
-_NAME_CHARACTERS_MAX = 64
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)")
 _MINUTES_A_DAY = 24 * 60
 
@@ -69,11 +68,11 @@ def _add_start(commands: Subparsers) -> None:
         "start",
         _start,
         "start a campaign",
-        "Repeating it changes nothing. Without --device it is for all devices of the release's hardware classes, those"
-        " that come later too.",
+        "Repeating it changes nothing, and has exit status 4 if the campaign ended without every device. Without"
+        " --device it is for all devices of the release's hardware classes, those that come later too.",
     )
     start.add_argument("release", metavar="RELEASE", help="a release file, or the 64 hex digits of a release")
-    start.add_argument("--name", type=name, help="of the campaign (default: made of the release)")
+    start.add_argument("--name", type=name, help="of the campaign (default: release- and its first digits)")
     start.add_argument("--device", metavar="NAME", type=name, action="append", help="only this device; may be repeated")
     start.add_argument(
         "--reboot-window",
@@ -102,9 +101,9 @@ def _add_deadline(parser: argparse.ArgumentParser) -> None:
 
 def _start(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
-        digest, default_name = _release_of(arguments.release, client)
+        digest = _release_of(arguments.release, client)
         request = CampaignStart(
-            campaign=arguments.name or default_name,
+            campaign=arguments.name or f"release-{digest.hex()[:_NAME_DIGITS]}",
             release=digest,
             devices=tuple(arguments.device) if arguments.device else None,
             reboot_windows=tuple(arguments.reboot_window),
@@ -112,9 +111,17 @@ def _start(arguments: argparse.Namespace) -> int:
         )
         summary = client.call(request, CampaignSummary)
         if arguments.wait:
-            return _follow(client, summary.name, arguments)
-    _print_summary(summary, as_json_value=arguments.json)
-    return ExitCode.OK
+            status = _follow(client, summary.name, arguments)
+        else:
+            _print_summary(summary, as_json_value=arguments.json)
+            status = ExitCode.OK if summary.ended is None else exit_code_of_ended(summary)
+    if summary.ended is not None and status is not ExitCode.OK:
+        print(
+            f"narrowboat: campaign {summary.name} has ended before, {summary.ended}, and starts no more;"
+            " choose another --name",
+            file=sys.stderr,
+        )
+    return status
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -174,7 +181,7 @@ def ask(client: OperatorClient, campaign: str) -> CampaignView:
         after = page.attempts[-1].device
 
 
-def _follow(client: OperatorClient, campaign: str, arguments: argparse.Namespace) -> int:
+def _follow(client: OperatorClient, campaign: str, arguments: argparse.Namespace) -> ExitCode:
     """Show the campaign until it is over."""
     give_up_s = math.inf if arguments.deadline is None else time.monotonic() + arguments.deadline
     show = _JsonLines() if arguments.json else _LiveTable() if is_terminal(sys.stdout) else _PlainLines()
@@ -242,22 +249,18 @@ class _JsonLines:
         print_json_line(as_json(view.summary))
 
 
-def _release_of(argument: str, client: OperatorClient) -> tuple[bytes, str]:
-    """The digest of the release, and a name for a campaign that the same release always gets."""
+def _release_of(argument: str, client: OperatorClient) -> bytes:
+    """The digest of the release."""
     digest = parse_digest(argument)
     if digest is not None:
-        return digest, f"release-{digest.hex()[:_NAME_DIGITS]}"
+        return digest
     path = Path(argument)
     if not path.is_file():
         raise UsageError(
             Reason.BAD_USE, f"expected a release file or 64 hex digits, got {argument!r:.80}; push prints the digits"
         )
     with open_release_file(path) as file:
-        release = client.trust.open_release(file.envelope_data)
-    image = release.images[0]
-    words = re.sub(r"[^a-z0-9]+", "-", f"{image.component}-{image.version}".lower()).strip("-")
-    ending = f"-{release.digest.hex()[:_NAME_DIGITS]}"
-    return release.digest, words[: _NAME_CHARACTERS_MAX - len(ending)] + ending
+        return client.trust.open_release(file.envelope_data).digest
 
 
 def _window(text: str) -> tuple[int, int]:

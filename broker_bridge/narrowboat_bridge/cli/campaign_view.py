@@ -40,9 +40,8 @@ class CampaignView:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Of a campaign that is over: whether every device runs the release."""
-        succeeded = self.summary.counts.get(State.SUCCEEDED.value, 0)
-        return ExitCode.OK if succeeded == self.summary.devices > 0 else ExitCode.CAMPAIGN_FAILED
+        """Of a campaign that is over."""
+        return exit_code_of_ended(self.summary)
 
     def changed_since(self, earlier: CampaignView | None) -> list[AttemptSummary]:
         """The attempts of which there is something new to say in a log."""
@@ -56,6 +55,12 @@ class CampaignView:
         """Where it stands as a whole, in a line."""
         word = self.summary.ended or ("all through, open for more devices" if self.over else "running")
         return f"campaign {self.summary.name} ({self.summary.version}), {word}: {counts_text(self.summary)}"
+
+
+def exit_code_of_ended(summary: CampaignSummary) -> ExitCode:
+    """Whether every device of a campaign that is over runs the release."""
+    succeeded = summary.counts.get(State.SUCCEEDED.value, 0)
+    return ExitCode.OK if succeeded == summary.devices > 0 else ExitCode.CAMPAIGN_FAILED
 
 
 def attempt_line(attempt: AttemptSummary) -> str:
