@@ -12,7 +12,7 @@ import pytest
 from narrowboat_bridge.server.audit import AuditChain, AuditEntry, verify_chain
 from narrowboat_bridge.server.store import Store
 from narrowboat_protocol.cbor import decode, encode
-from narrowboat_protocol.documents import CampaignAbort, CampaignStart, OperatorRole
+from narrowboat_protocol.documents import CampaignAbort, CampaignList, CampaignStart, OperatorRole
 from narrowboat_protocol.errors import MediumError
 from narrowboat_protocol.states import State
 from tests.bridge.kit import running_bridge
@@ -110,6 +110,34 @@ def test_what_was_commanded_refused_and_changed_is_in_the_log_of_a_bridge(tmp_pa
     assert told[4][2] == {"verb": "campaign_start", "reason": "not_permitted"}
     assert told[5][2] == {"verb": "campaign_start", "subject": "c1"}
     assert told[7][2] == {"campaign": "c1", "state": "failed"}
+
+
+def test_what_nobody_vouches_for_and_what_only_looks_leaves_no_entry(tmp_path: Path) -> None:
+    """The log cannot be pruned, so nobody who merely reaches the command topic may make it grow."""
+    fleet = FleetKit.create()
+    anna, viewer, stranger = fleet.operator("anna"), fleet.operator("eve", OperatorRole.VIEWER), fleet.operator("anna")
+    abort = CampaignAbort(campaign="c1")
+    forged = stranger.command(abort, request_id=bytes(16))
+    old = anna.command(abort, request_id=bytes(16), issued_at=NOW - 900, expires_at=NOW - 600)
+    refused = viewer.command(abort, request_id=bytes(16))
+    look = anna.command(CampaignList(), request_id=bytes([1]) * 16)
+    with running_bridge(tmp_path, fleet, anna, viewer) as bridge:
+        for _ in range(5):
+            for name, command in (
+                ("anna", forged),
+                ("mallory", forged),
+                ("anna", old),
+                ("eve", refused),
+                ("anna", look),
+            ):
+                bridge.take(f"nb/o/{name}/command", command)
+        path = bridge.config.store_path
+    with closing(Store(path, fleet.fleet_id, 200)) as store:
+        told = [(entry[3], entry[4], entry[5]) for entry in map(content_of, store.audit_entries())]
+    assert told == [("command refused", "eve", {"verb": "campaign_abort", "reason": "not_permitted"})]
+    assert bridge.metrics.value("refused.command.unknown_key") == 5
+    assert bridge.metrics.value("refused.command.unknown_operator") == 5
+    assert bridge.metrics.value("refused.command.expired") == 5
 
 
 def content_of(entry: AuditEntry) -> dict[int, object]:

@@ -1,7 +1,7 @@
 """Who may command a fleet: commands as bytes on the broker, from terminals that the broker let in.
 
 The command line makes no such commands, so these terminals sign and publish them themselves. A refusal is a signed
-reply with its reason; it changes nothing, and the audit log has it.
+reply with its reason; it changes nothing. The audit log has it if it is the operator's own word in its time.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ Make = Callable[[OperatorKit, CampaignStart], bytes]
         "without an end",
     ],
 )
-def test_a_command_that_does_not_count_starts_nothing_and_is_on_record(
+def test_a_command_that_does_not_count_starts_nothing_and_is_on_record_if_its_sender_is_proved(
     lab: Lab, terminals: dict[str, Terminal], start: CampaignStart, name: str, make: Make, reason: Reason
 ) -> None:
     before = len(lab.audit())
@@ -146,7 +146,8 @@ def test_a_command_that_does_not_count_starts_nothing_and_is_on_record(
     assert (reply.reason, reply.result) == (reason, None)
     assert lab.type("campaign", "show", start.campaign).status == 1
     recorded = [entry for entry in lab.audit()[before:] if entry[0] == "command refused"]
-    assert [(who, facts["reason"]) for _, who, facts in recorded] == [(name, reason.value)]
+    proved = [(name, reason.value)] if reason is Reason.NOT_PERMITTED else []
+    assert [(who, facts["reason"]) for _, who, facts in recorded] == proved
 
 
 def test_a_viewer_cannot_fill_the_bridges_disk(terminals: dict[str, Terminal]) -> None:
@@ -173,7 +174,7 @@ def test_a_captured_command_counts_once_whoever_says_it_again(
     assert thief.ask(command).reason is Reason.UNKNOWN_OPERATOR
     assert thief.mqtt.publish(owner.topic, command) == "Not authorized"
     assert owner.send(command) == first, "the same bytes get the same reply, and nothing is carried out again"
-    assert [what for what, *_ in lab.audit()[before:]] == ["command refused"]
+    assert not lab.audit()[before:]
     summary = CampaignSummary.from_cbor(lab.kit.trust().open_reply(first).result)
     assert summary.name == "once"
 

@@ -236,15 +236,15 @@ class Loop:
             return
         match judged:
             case Accepted():
-                facts = {"verb": judged.verb.value, "subject": subject_of(judged.request)}
-                performer.record("command", judged.operator, facts, now)
                 self._carry_out(judged, now)
             case Repeated(operator, reply):
                 if reply is not None:
                     performer.send(operator_topic(operator, Channel.REPLY), reply, AT_LEAST_ONCE)
             case Refused(operator, request_id, verb, refusal):
-                metrics.count(f"refused.command.{refusal.reason}")
-                performer.record("command refused", operator, {"verb": verb.value, "reason": refusal.reason.value}, now)
+                metrics.refuse("command", PeerError(refusal.reason, refusal.message))
+                if judged.noteworthy:
+                    facts = {"verb": verb.value, "reason": refusal.reason.value}
+                    performer.record("command refused", operator, facts, now)
                 performer.refuse(Answer(operator, request_id, refusal))
             case _:
                 assert_never(judged)
@@ -252,6 +252,8 @@ class Loop:
     def _carry_out(self, accepted: Accepted, now: Now) -> None:
         request = accepted.request
         if request.STEERS:
+            facts = {"verb": accepted.verb.value, "subject": subject_of(request)}
+            self._parts.performer.record("command", accepted.operator, facts, now)
             event = Emit(EventKind.COMMAND, operator=accepted.operator, detail=accepted.verb.value)
             self._parts.performer.perform([event], now)
         if not isinstance(request, (UploadBegin, UploadFinish)):

@@ -11,16 +11,19 @@ command whose reply is still being made (an upload that is being verified) is no
 
 A refusal is answered too, even if the signature was wrong: the broker vouches for the name in the topic, so
 the answer goes to whoever was let in under it, and a person whose key was replaced should read why nothing
-happens.
+happens. It is worth an entry in the audit log, which nobody can prune, only if it is the operator's own word, in
+its time, and was not refused before; anybody who holds the broker can send the rest as often as they like.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import (
+    REQUESTS,
     CampaignAbort,
     CampaignShow,
     CampaignStart,
@@ -43,6 +46,7 @@ from .store import Replay
 
 LIFE_S_MAX = 600
 SKEW_S = 120
+_OUT_OF_TIME = (Reason.EXPIRED, Reason.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,14 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A command that is not carried out. What it claims is not proved."""
+    """A command that is not carried out. What it claims is proved only if it is noteworthy."""
 
     operator: str
     request_id: bytes
     verb: Verb
     refusal: Refusal
+    noteworthy: bool
+    """The operator said it lately, and it was not refused before."""
 
 
 @dataclass(slots=True)
@@ -89,6 +95,7 @@ class OperatorDesk:
         self._trust = trust
         self._operators = trust.open_by_role(Operators, operators, RoleName.ADMIN)
         self._replays_max = replays_max
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._seen = {
             (replay.operator, replay.request_id): _Seen(
                 replay.digest, replay.expires_at, steers=True, reply=replay.reply
@@ -108,12 +115,16 @@ class OperatorDesk:
     def judge(self, name: str, data: bytes, now_s: int) -> Accepted | Repeated | Refused:
         """Judge what came on the command topic of `name`. Raises a `PeerError` if it is not a command at all."""
         signed = SignedDocument.decode(data)
-        claimed = Command.decode(signed.content)
+        command = Command.decode(signed.content)
+        digest = sha256(signed.content).digest()
+        authentic = False
         try:
-            return self._judge(name, signed, now_s)
+            self._authenticate(name, signed)
+            authentic = True
+            return self._judge(name, command, digest, now_s)
         except PeerError as error:
-            refusal = Refusal(error.reason, str(error))
-            return Refused(name, claimed.request_id, claimed.verb, refusal)
+            noteworthy = authentic and error.reason not in _OUT_OF_TIME and self._is_new_refusal(digest)
+            return Refused(name, command.request_id, command.verb, Refusal(error.reason, str(error)), noteworthy)
 
     def answered(self, answer: Answer, reply: bytes) -> Replay | None:
         """Note the reply to an accepted request; return what must be stored of it, if anything."""
@@ -127,9 +138,13 @@ class OperatorDesk:
         seen.reply = reply
         return Replay(answer.operator, answer.request_id, seen.digest, seen.expires_at, reply)
 
-    def _judge(self, name: str, signed: SignedDocument, now_s: int) -> Accepted | Repeated:
-        command = self._authenticate(name, signed)
-        key, digest = (name, command.request_id), sha256(signed.content).digest()
+    def _judge(self, name: str, command: Command, digest: bytes, now_s: int) -> Accepted | Repeated:
+        """Judge what the operator said for certain."""
+        if command.operator != name:
+            raise TrustError(
+                Reason.NOT_PERMITTED, f"expected a command of {name} on its topic, got one of another name"
+            )
+        key = (name, command.request_id)
         self._forget_expired(now_s)
         seen = self._seen.get(key)
         if seen is not None:
@@ -137,28 +152,31 @@ class OperatorDesk:
                 raise TrustError(Reason.CONFLICT, "expected a new request id, got one that another command had")
             return Repeated(name, seen.reply)
         _require_fresh(command, now_s)
+        self._require_role(name, command.verb)
         request = command.request
-        self._require_role(name, request)
         if len(self._seen) >= self._replays_max:
             raise TrustError(Reason.BUSY, f"expected at most {self._replays_max} commands in their time; wait a little")
         self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, request.STEERS, reply=None)
         return Accepted(name, command.request_id, command.verb, request)
 
-    def _authenticate(self, name: str, signed: SignedDocument) -> Command:
+    def _is_new_refusal(self, digest: bytes) -> bool:
+        if digest in self._refused:
+            return False
+        self._refused[digest] = None
+        if len(self._refused) > self._replays_max:
+            self._refused.popitem(last=False)
+        return True
+
+    def _authenticate(self, name: str, signed: SignedDocument) -> None:
         operator = self._operators.find(name)
         if operator is None:
             raise TrustError(Reason.UNKNOWN_OPERATOR, f"expected an operator of this fleet, got {name}; add it first")
         key = operator.public_key
-        command = open_signed(Command, signed, fleet_id=self._trust.fleet_id, keys={key.kid: key})
-        if command.operator != name:
-            raise TrustError(
-                Reason.NOT_PERMITTED, f"expected a command of {name} on its topic, got one of another name"
-            )
-        return command
+        open_signed(Command, signed, fleet_id=self._trust.fleet_id, keys={key.kid: key})
 
-    def _require_role(self, name: str, request: Request) -> None:
+    def _require_role(self, name: str, verb: Verb) -> None:
         operator = self._operators.find(name)
-        if request.STEERS and (operator is None or operator.role is not OperatorRole.OPERATOR):
+        if REQUESTS[verb].STEERS and (operator is None or operator.role is not OperatorRole.OPERATOR):
             raise TrustError(Reason.NOT_PERMITTED, f"{name} may look and not steer; ask for the role of an operator")
 
     def _forget_expired(self, now_s: int) -> None:

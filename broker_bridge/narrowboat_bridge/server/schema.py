@@ -2,8 +2,9 @@
 
 Columns are what is looked up, compared or shown by other tools; what only the bridge reads stays in the
 encoding that it has on the wire. Everything that could grow has a bound: the history of a device is a ring,
-replays expire, campaigns are forgotten. Only the audit log grows, and nothing but a bridge's commands and
-state changes writes it; its triggers refuse changes, so that even a mistake of ours cannot rewrite it.
+replays expire, campaigns are forgotten. Only the audit log grows. Nothing writes it but the commands of operators
+that steer, or that are refused although they are an operator's own, and changes of state; its triggers refuse
+changes, so that even a mistake of ours cannot rewrite it.
 """
 
 from __future__ import annotations
