@@ -235,6 +235,34 @@ def test_a_new_operator_joins_the_others_under_a_higher_version(fleet: Made) -> 
     assert (fleet.operators().version, bob.role) == (3, OperatorRole.OPERATOR)
 
 
+def test_renewing_an_operator_leaves_its_role_as_it_is(fleet: Made) -> None:
+    issue = ("pki", "issue", "operator", "eve", "--fleet", fleet.path)
+    assert run(*issue, "--role", "viewer").status == 0
+    assert run(*issue).status == 0
+    assert fleet.operators().find("eve") == fleet.operators("bridge").find("eve")
+    eve = fleet.operators().find("eve")
+    assert eve is not None
+    assert eve.role is OperatorRole.VIEWER
+    assert run(*issue, "--role", "operator").status == 0
+    eve = fleet.operators().find("eve")
+    assert eve is not None
+    assert eve.role is OperatorRole.OPERATOR
+
+
+def test_an_operator_is_added_where_the_bridge_is_elsewhere_and_reaches_it_when_it_is_back(fleet: Made) -> None:
+    away = fleet.path.with_name("bridge-machine")
+    (fleet.path / "bridge").rename(away)
+    issue = ("pki", "issue", "operator", "bert", "--fleet", fleet.path)
+    added = run(*issue)
+    assert added.status == 0, added.err
+    assert "operators.signed" in added.out
+    assert "copy" in added.out
+    away.rename(fleet.path / "bridge")
+    assert fleet.operators("bridge").find("bert") is None
+    assert run(*issue).status == 0
+    assert fleet.operators("bridge").find("bert") is not None
+
+
 def test_an_operator_is_not_added_without_the_admin_key(fleet: Made) -> None:
     (fleet.path / "keys" / "admin-1.pem").unlink()
     outcome = run("pki", "issue", "operator", "bob", "--fleet", fleet.path)

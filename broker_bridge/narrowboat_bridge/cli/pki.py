@@ -48,8 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
     operator.add_argument(
         "--role",
         choices=[role.value for role in OperatorRole],
-        default=OperatorRole.OPERATOR.value,
-        help="viewer: may look; operator: may steer as well (default)",
+        help="viewer: may look; operator: may steer as well (default: the role that it has; of a new one, operator)",
     )
     bridge = add_command(parties, "bridge", _issue_bridge, "issue a bridge's certificate")
     birth = add_command(
@@ -78,15 +77,20 @@ def _issue_operator(arguments: argparse.Namespace) -> int:
     fleet, passphrase = FleetFolder.open(arguments.fleet), passphrase_of(arguments)
     admins = fleet.admin_keys(passphrase)
     folder, key = make_operator(fleet, fleet.authority(Listener.STAFF, passphrase), arguments.name, _now_s())
-    entry = Operator(name=arguments.name, cose_key=key.to_cbor(), role=OperatorRole(arguments.role))
-    known = fleet.trust().open_by_role(
-        Operators, read_bounded(fleet.operators_file, DEFAULT_LIMITS.document_bytes_max), RoleName.ADMIN
-    )
-    if known.find(entry.name) == entry:
-        return _tell(arguments, folder, note="renewed; the operators document knows this operator already")
+    signed = read_bounded(fleet.operators_file, DEFAULT_LIMITS.document_bytes_max)
+    known = fleet.trust().open_by_role(Operators, signed, RoleName.ADMIN)
+    before = known.find(arguments.name)
+    role = OperatorRole(arguments.role) if arguments.role else before.role if before else OperatorRole.OPERATOR
+    entry = Operator(name=arguments.name, cose_key=key.to_cbor(), role=role)
+    if before == entry:
+        give_to_bridge(fleet, signed)
+        return _tell(arguments, folder, note=f"renewed; the operators document has this {role} already")
     others = [operator for operator in known.operators if operator.name != entry.name]
-    save_operators(fleet, known.version + 1, [*others, entry], admins)
-    return _tell(arguments, folder, note="give the bridge the new operators.signed: send it SIGHUP, or start it again")
+    if save_operators(fleet, known.version + 1, [*others, entry], admins):
+        note = "let the bridge read the new operators.signed: send it SIGHUP, or start it again"
+    else:
+        note = f"copy {fleet.operators_file} to the bridge's folder, and send the bridge SIGHUP"
+    return _tell(arguments, folder, note)
 
 
 def _issue_bridge(arguments: argparse.Namespace) -> int:
@@ -107,14 +111,24 @@ def _issue_birth(arguments: argparse.Namespace) -> int:
 
 def save_operators(
     fleet: FleetFolder, version: int, operators: Iterable[Operator], admins: Iterable[PrivateKey]
-) -> None:
-    """Sign the operators document and put it where it is kept and where the bridge reads it."""
+) -> bool:
+    """Sign the operators document and put it where it is kept and where the bridge reads it; False if the bridge's
+    folder is elsewhere.
+    """
     document = Operators(version=version, operators=tuple(sorted(operators, key=lambda operator: operator.name)))
     trust = fleet.trust()
     signed = sign_model(document, trust.fleet_id, admins)
     trust.open_by_role(Operators, signed, RoleName.ADMIN)
     write_atomically(fleet.operators_file, signed)
+    return give_to_bridge(fleet, signed)
+
+
+def give_to_bridge(fleet: FleetFolder, signed: bytes) -> bool:
+    """Put the operators document where the bridge reads it, if its folder is still here."""
+    if not fleet.bridge.is_dir():
+        return False
     write_atomically(fleet.bridge / "operators.signed", signed)
+    return True
 
 
 def _tell(arguments: argparse.Namespace, folder: Path, note: str) -> int:
