@@ -143,17 +143,28 @@ def read_request(request_pem: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def verify_device_certificate(certificate_der: bytes, authority_pem: bytes, now_s: int) -> tuple[str, PublicKey]:
-    """The name and key of a device, if its authority issued the certificate and both are valid now.
+def read_authorities(authorities_pem: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates of authorities: one, or several while one replaces another. Raises `UsageError`."""
+    try:
+        return tuple(x509.load_pem_x509_certificates(authorities_pem))
+    except _UNREADABLE:
+        raise UsageError(
+            Reason.BAD_CONFIG, "expected certificates of authorities in PEM, got other bytes; is it the right file?"
+        ) from None
 
-    `authority_pem` may hold several authorities, while one replaces another. Raises `TrustError` for whatever is wrong
-    with the device's certificate: it came with a hello, and that hello is then nobody's.
+
+def verify_device_certificate(
+    certificate_der: bytes, authorities: Sequence[x509.Certificate], now_s: int
+) -> tuple[str, PublicKey]:
+    """The name and key of a device, if one of the authorities issued the certificate and both are valid now.
+
+    Raises `TrustError` for whatever is wrong with the device's certificate: it came with a hello, and that hello is
+    then nobody's.
     """
     if len(certificate_der) > _CERTIFICATE_BYTES_MAX:
         raise TrustError(
             Reason.TOO_LARGE, f"expected a certificate of at most {_CERTIFICATE_BYTES_MAX} bytes, got more"
         )
-    authorities = x509.load_pem_x509_certificates(authority_pem)
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
         issuer = next((each for each in authorities if _has_issued(each, certificate)), None)

@@ -97,6 +97,9 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         ("bridge.pem", PrivateKey.generate(Algorithm.ED25519).to_pem()),
         ("root.signed", FleetKit.create().root_data),
         ("operators.signed", b"nothing"),
+        ("device-ca.pem", b"nothing"),
+        ("device-ca.pem", b""),
+        ("device-ca.pem", PrivateKey.generate(Algorithm.ESP256).to_pem()),
     ],
 )
 def test_a_bridge_that_nobody_would_believe_does_not_start(tmp_path: Path, name: str, content: bytes) -> None:
@@ -105,7 +108,10 @@ def test_a_bridge_that_nobody_would_believe_does_not_start(tmp_path: Path, name:
         pass
     config = make_config(tmp_path, fleet, limits=LimitsConfig())
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError), open_workshop(config, Wire(), Wire(), Metrics(), Crew()):
+    with (
+        pytest.raises(UsageError, match=name.partition(".")[0]),
+        open_workshop(config, Wire(), Wire(), Metrics(), Crew()),
+    ):
         pass
 
 

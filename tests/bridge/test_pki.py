@@ -25,6 +25,7 @@ from narrowboat_bridge.pki import (
     issue_server,
     key_to_pem,
     new_key,
+    read_authorities,
     read_request,
     verify_device_certificate,
 )
@@ -82,7 +83,7 @@ def issued(authority: Authority = CA, days: int | None = CERTIFICATE_DAYS, now_s
 
 def test_a_device_is_known_by_the_name_that_was_issued_and_by_its_own_key() -> None:
     certificate = der(issue_client(CA, NAME, KEY.public_key(), NOW_S))
-    assert verify_device_certificate(certificate, CA.certificate_pem, NOW_S) == (
+    assert verify_device_certificate(certificate, [CA.certificate], NOW_S) == (
         NAME,
         public_key_from_cryptography(KEY.public_key()),
     )
@@ -211,7 +212,7 @@ def test_the_key_of_an_authority_never_shows() -> None:
 
 def test_an_authority_is_read_back_from_its_files() -> None:
     again = Authority.from_pem(CA.certificate_pem, CA.key_pem)
-    assert verify_device_certificate(der(issue_client(again, NAME, KEY.public_key(), NOW_S)), CA.certificate_pem, NOW_S)
+    assert verify_device_certificate(der(issue_client(again, NAME, KEY.public_key(), NOW_S)), [CA.certificate], NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -248,26 +249,26 @@ def test_a_certificate_with_the_key_of_another_is_no_authority(certificate: byte
 )
 def test_a_hello_with_any_other_certificate_is_nobodys(what: str, certificate: bytes, reason: Reason) -> None:
     with pytest.raises(TrustError) as refused:
-        verify_device_certificate(certificate, CA.certificate_pem, NOW_S)
+        verify_device_certificate(certificate, [CA.certificate], NOW_S)
     assert refused.value.reason is reason
 
 
 def test_an_extension_that_is_not_critical_may_be_unknown() -> None:
     certificate = forged(extensions=((CLIENT_USE, False), (UNKNOWN, False)))
-    assert verify_device_certificate(certificate, CA.certificate_pem, NOW_S)[0] == NAME
+    assert verify_device_certificate(certificate, [CA.certificate], NOW_S)[0] == NAME
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_no_flipped_bit_of_a_certificate_changes_who_a_device_is_or_escapes_as_another_error() -> None:
     good = der(issue_client(CA, NAME, KEY.public_key(), NOW_S))
-    right = verify_device_certificate(good, CA.certificate_pem, NOW_S)
+    right = verify_device_certificate(good, [CA.certificate], NOW_S)
     for bad in flipped(good):
         with suppress(TrustError):
-            assert verify_device_certificate(bad, CA.certificate_pem, NOW_S) == right
+            assert verify_device_certificate(bad, [CA.certificate], NOW_S) == right
 
 
 def test_devices_of_the_old_and_of_the_new_authority_are_known_while_one_replaces_the_other() -> None:
-    both = CA.certificate_pem + OTHER_CA.certificate_pem
+    both = read_authorities(CA.certificate_pem + OTHER_CA.certificate_pem)
     for authority in (CA, OTHER_CA):
         certificate = der(issue_client(authority, NAME, KEY.public_key(), NOW_S))
         assert verify_device_certificate(certificate, both, NOW_S)[0] == NAME
@@ -275,9 +276,9 @@ def test_devices_of_the_old_and_of_the_new_authority_are_known_while_one_replace
 
 def test_a_device_is_not_believed_once_its_authority_has_ended() -> None:
     certificate = der(issue_client(CA, NAME, KEY.public_key(), NOW_S, days=None))
-    assert verify_device_certificate(certificate, CA.certificate_pem, NOW_S + 10 * 365 * DAY_S)[0] == NAME
+    assert verify_device_certificate(certificate, [CA.certificate], NOW_S + 10 * 365 * DAY_S)[0] == NAME
     with pytest.raises(TrustError):
-        verify_device_certificate(certificate, CA.certificate_pem, NOW_S + (AUTHORITY_DAYS + 1) * DAY_S)
+        verify_device_certificate(certificate, [CA.certificate], NOW_S + (AUTHORITY_DAYS + 1) * DAY_S)
 
 
 def test_a_new_key_is_written_as_pkcs8() -> None:

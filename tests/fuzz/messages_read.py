@@ -135,7 +135,7 @@ def _key(data: bytes) -> bytes:
 
 
 def _certificate(data: bytes) -> None:
-    name, _ = verify_device_certificate(data, owner.authority().certificate_pem, NOW)
+    name, _ = verify_device_certificate(data, [owner.authority().certificate], NOW)
     assert name, "a certificate without a name"
 
 

@@ -86,7 +86,7 @@ class Site:
 
         @cache
         def checked(certificate: bytes, day: int) -> tuple[str, PublicKey]:
-            return verify_device_certificate(certificate, self.fleet.device_ca.pem, day * 86_400)
+            return verify_device_certificate(certificate, [self.fleet.device_ca.authority.certificate], day * 86_400)
 
         return lambda certificate, now_s: checked(certificate, now_s // 86_400)
 

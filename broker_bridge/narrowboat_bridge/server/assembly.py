@@ -26,7 +26,7 @@ from narrowboat_protocol.trust import Trust
 
 from ..core.campaigns import Campaigns, Settings
 from ..core.events import Now
-from ..pki import verify_device_certificate
+from ..pki import read_authorities, verify_device_certificate
 from .audit import AuditChain
 from .config import Config, load_key, read_file
 from .crew import Crew
@@ -209,10 +209,13 @@ def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker
 
 
 def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, metrics: Metrics) -> Intake:
-    ca_pem = read_file(config.trust.device_ca)
+    try:
+        authorities = read_authorities(read_file(config.trust.device_ca))
+    except UsageError as error:
+        raise UsageError(error.reason, f"{config.trust.device_ca}: {error}") from None
 
     def verify_certificate(certificate: bytes, now_s: int) -> tuple[str, PublicKey]:
-        return verify_device_certificate(certificate, ca_pem, now_s)
+        return verify_device_certificate(certificate, authorities, now_s)
 
     limits = IntakeLimits(config.limits.devices_max, config.limits.device_messages_per_s)
     return Intake(trust.fleet_id, verify_certificate, campaigns, limits, metrics)
