@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from narrowboat_bridge.cli.fleet_folder import FleetFolder
 from narrowboat_bridge.cli.operator_toml import OperatorToml
+from narrowboat_bridge.cli.pki import save_operators
 from narrowboat_bridge.server.config import load_config as load_bridge_config
 from narrowboat_bridge.server.config import load_key as load_bridge_key
 from narrowboat_device.config import load_config as load_device_config
@@ -318,6 +319,44 @@ def test_a_fleet_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "fleet").mkdir()
     assert run("init", tmp_path / "fleet").status == 0
+
+
+def test_a_link_to_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert run("init", tmp_path / "link").status == 0
+    assert FleetFolder.open(tmp_path / "real").toml.bridge == "bridge-1"
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("init", ".")
+    assert outcome.status == 2
+    assert "expected another folder than the current one" in outcome.error_line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_damaged_certificate_is_named(fleet: Made, content: bytes) -> None:
+    issue = ("pki", "issue", "device", "gw-1", "--fleet", fleet.path)
+    assert run(*issue).status == 0
+    certificate = fleet.path / "devices" / "gw-1" / "certificate.pem"
+    certificate.write_bytes(content)
+    outcome = run(*issue)
+    assert outcome.status == 2
+    assert str(certificate) in outcome.error_line
+    certificate.unlink()
+    assert run(*issue).status == 0
+
+
+def test_more_operators_than_the_document_holds_are_a_mistake_of_the_caller(fleet: Made) -> None:
+    trust, admins = FleetFolder.open(fleet.path), FleetFolder.open(fleet.path).admin_keys(None)
+    (alice,) = fleet.operators().operators
+    many = [alice.model_copy(update={"name": f"operator-{number}"}) for number in range(256)]
+    save_operators(trust, 2, many, admins)
+    outcome = run("pki", "issue", "operator", "one-more", "--fleet", fleet.path)
+    assert outcome.status == 2
+    assert "operators: " in outcome.error_line
 
 
 def test_a_moved_fleet_still_works(fleet: Made, tmp_path: Path) -> None:

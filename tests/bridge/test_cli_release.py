@@ -156,6 +156,16 @@ def test_what_is_no_image_of_a_partition_is_refused_before_it_is_shipped(
     assert not (tmp_path / "out.nbr").exists()
 
 
+@pytest.mark.parametrize("out", [".", "/", "nowhere/out.nbr"])
+def test_a_place_where_no_file_can_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("release", "build", write_release_toml(tmp_path, "missing.ext4"), "-o", out)
+    assert outcome.status == 2
+    assert "argument -o/--out: expected a f" in outcome.err
+
+
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     outcome = run("release", "build", write_release_toml(tmp_path, "no.ext4"), "-o", tmp_path / "out.nbr")
     assert outcome.status == 1

@@ -232,6 +232,24 @@ def test_what_the_bridge_does_not_know_is_refused_in_its_words(desk: Desk, comma
     assert told in outcome.error_line
 
 
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "a budget beyond all bounds": (("--byte-budget", "2000G"), "byte_budget: "),
+    "too many windows": (("--reboot-window", "01:00-02:00") * 9, "reboot_windows: "),
+    "too many devices": (tuple(f"--device=gw-{number}" for number in range(1001)), "devices: "),
+    "names that fill more than a message": (
+        tuple(f"--device={number:064d}" for number in range(1000)), "name fewer devices",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_start_that_no_document_can_hold_is_a_mistake_of_the_caller(desk: Desk, pushed: Path, case: str) -> None:
+    options, told = WRONG[case]
+    outcome = desk.type("campaign", "start", pushed, *options)
+    assert outcome.status == 2
+    assert told in outcome.error_line
+
+
 def test_no_broker_is_no_answer(desk: Desk) -> None:
     with RelayThread(desk.fleet.ports.staff) as relay:
         relay.darken()

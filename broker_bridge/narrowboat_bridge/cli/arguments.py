@@ -105,3 +105,13 @@ def parse_digest(text: str) -> bytes | None:
 
 def path(text: str) -> Path:
     return Path(text)
+
+
+def out_file(text: str) -> Path:
+    """A file to write. What is wrong with its place is found before the work."""
+    path = Path(text)
+    if not path.name or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, got the folder {text!r:.200}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder at {str(path.parent)!r:.200}, got none; make it first")
+    return path

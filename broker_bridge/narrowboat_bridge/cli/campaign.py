@@ -34,6 +34,7 @@ from .operator_toml import add_operator_arguments
 from .output import LiveBlock, is_terminal, print_json, print_json_line, print_result, printable, table_lines
 from .release_io import open_release_file
 from .results import CAMPAIGN_HEADINGS, as_json, campaign_row, standing
+from .typed import as_typed
 
 _PAGE_ATTEMPTS = 200
 _ASK_INTERVAL_S_MIN = 1.0
@@ -102,13 +103,14 @@ def _add_deadline(parser: argparse.ArgumentParser) -> None:
 def _start(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         digest = _release_of(arguments.release, client)
-        request = CampaignStart(
-            campaign=arguments.name or f"release-{digest.hex()[:_NAME_DIGITS]}",
-            release=digest,
-            devices=tuple(arguments.device) if arguments.device else None,
-            reboot_windows=tuple(arguments.reboot_window),
-            byte_budget=arguments.byte_budget,
-        )
+        with as_typed():
+            request = CampaignStart(
+                campaign=arguments.name or f"release-{digest.hex()[:_NAME_DIGITS]}",
+                release=digest,
+                devices=tuple(arguments.device) if arguments.device else None,
+                reboot_windows=tuple(arguments.reboot_window),
+                byte_budget=arguments.byte_budget,
+            )
         summary = client.call(request, CampaignSummary)
         if arguments.wait:
             status = _follow(client, summary.name, arguments)

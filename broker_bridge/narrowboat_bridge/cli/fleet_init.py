@@ -189,6 +189,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def create_fleet(folder: Path, plan: Plan, now_s: int) -> FleetFolder:
     """Make the fleet, whole or not at all. Raises `UsageError` if something is in its place."""
+    folder = folder.resolve()
     _check(folder, plan)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.init")
@@ -206,6 +207,11 @@ def _check(folder: Path, plan: Plan) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             Reason.CONFLICT, f"expected a new or empty folder, got {folder} with something in it; choose another"
+        )
+    if folder == Path.cwd():
+        raise UsageError(
+            Reason.BAD_USE,
+            "expected another folder than the current one, which cannot be replaced; name it from outside",
         )
     if not plan.release_threshold <= plan.release_keys <= _RELEASE_KEYS_MAX:
         raise UsageError(

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -162,7 +163,12 @@ def _certify(
 
 
 def _certified_key(path: Path) -> object:
-    return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX)).public_key()
+    try:
+        return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX)).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise UsageError(
+            Reason.BAD_USE, f"{path}: expected a certificate in PEM, got other bytes; remove it to have it issued anew"
+        ) from None
 
 
 def _copy_trust(fleet: FleetFolder, folder: Path) -> None:

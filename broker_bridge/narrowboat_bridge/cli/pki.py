@@ -25,6 +25,7 @@ from .fleet_folder import FleetFolder
 from .identities import make_birth, make_bridge, make_device, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of
 from .output import print_result
+from .typed import as_typed
 
 _REQUEST_BYTES_MAX = 16 * 1024
 
@@ -115,7 +116,8 @@ def save_operators(
     """Sign the operators document and put it where it is kept and where the bridge reads it; False if the bridge's
     folder is elsewhere.
     """
-    document = Operators(version=version, operators=tuple(sorted(operators, key=lambda operator: operator.name)))
+    with as_typed():
+        document = Operators(version=version, operators=tuple(sorted(operators, key=lambda operator: operator.name)))
     trust = fleet.trust()
     signed = sign_model(document, trust.fleet_id, admins)
     trust.open_by_role(Operators, signed, RoleName.ADMIN)

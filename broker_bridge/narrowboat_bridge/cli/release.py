@@ -18,7 +18,7 @@ from narrowboat_protocol.cose import sign1, signature_kid
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.suit import Image, add_signature, merge_envelopes
 
-from .arguments import Subparsers, add_command, add_group, digest
+from .arguments import Subparsers, add_command, add_group, digest, out_file
 from .exits import ExitCode
 from .key_files import add_passphrase_arguments, load_key, passphrase_of
 from .operator_toml import add_operator_arguments
@@ -55,7 +55,7 @@ def _add_build(commands: Subparsers) -> None:
         " .zst are decompressed on the way. The same input gives the same bytes.",
     )
     build.add_argument("description", metavar="release.toml", type=Path, help="what the release is made of")
-    build.add_argument("-o", "--out", metavar="OUT.nbr", type=Path, required=True, help="the release file to write")
+    build.add_argument("-o", "--out", metavar="OUT.nbr", type=out_file, required=True, help="the release file to write")
 
 
 def _add_sign(commands: Subparsers) -> None:
@@ -72,7 +72,7 @@ def _add_sign(commands: Subparsers) -> None:
     sign.add_argument(
         "--add", metavar="OTHER.nbr", type=Path, action="append", default=[], help="a copy to merge; may be repeated"
     )
-    sign.add_argument("-o", "--out", metavar="OUT.nbr", type=Path, help="write here and leave FILE as it is")
+    sign.add_argument("-o", "--out", metavar="OUT.nbr", type=out_file, help="write here and leave FILE as it is")
     add_passphrase_arguments(sign, "the key")
 
 
