@@ -24,7 +24,6 @@ from tests.support.fleet import NOW, FleetKit, MadeRelease
 FLEET = FleetKit.create(release_threshold=2, release_keys=3, minimum_sequence=2)
 RELEASE = FLEET.make_release(os.urandom(5000), version="2.0", sequence=3)
 BLOCK_BYTES = 1024
-_WEEK_S = 7 * 86_400
 
 
 class Desk:
@@ -176,16 +175,20 @@ def test_a_file_whose_bytes_changed_on_the_way_is_not_the_one_announced(desk: De
     assert desk.begin(RELEASE) == 0, "it starts anew"
 
 
-def test_unfinished_uploads_are_bounded_and_abandoned_ones_give_way(desk: Desk) -> None:
+@pytest.mark.parametrize(("operator", "patience_s"), [("anna", 600), ("bert", 86_400)])
+def test_unfinished_uploads_are_bounded_and_abandoned_ones_give_way(desk: Desk, operator: str, patience_s: int) -> None:
+    """Soon to the operator who gave them up, after a day to another. The oldest goes first."""
     for number in range(2):
         desk.uploads.begin("anna", bytes([number]) * 32, 1000)
         os.utime(desk.folder / f"{bytes([number]).hex() * 32}.part", (NOW + number, NOW + number))
-    with pytest.raises(PeerError) as caught:
-        desk.begin(RELEASE)
+    desk.now_s += patience_s - 1
+    with pytest.raises(PeerError, match="finish one") as caught:
+        desk.begin(RELEASE, operator)
     assert caught.value.reason is Reason.BUSY
-    desk.now_s += _WEEK_S
-    assert desk.begin(RELEASE) == 0
+    desk.now_s += 2
+    assert desk.begin(RELEASE, operator) == 0
     assert not (desk.folder / f"{bytes(32).hex()}.part").exists()
+    assert (desk.folder / f"{bytes([1]).hex() * 32}.part").exists()
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1_000_001])

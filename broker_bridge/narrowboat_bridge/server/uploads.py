@@ -10,7 +10,9 @@ believed by the same checks that a gateway makes; of the payload, head, layer an
 release, and each frame with the head as it passes. Nothing is decoded here. The payload appears under its
 digest only when everything is right. Any of this may be repeated.
 
-Bounds: the number of partial files, and their size. A partial file that nobody touched for a week gives way.
+Bounds: the number of partial files, and their size. When there are as many as may be, one of the same operator
+gives way that was not written to for some minutes, or one of anybody's that was not for a day: a push that was
+given up for a newer build is never finished. Whose a file is is known from its announcement to this process.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from narrowboat_protocol.trust import Trust
 from ..core.records import Release
 
 _COPY_BYTES = MIB
-_ABANDONED_S = 7 * 86_400
+_OWN_ABANDONED_S = 600
+_ABANDONED_S = 86_400
 _PART = ".part"
 
 
@@ -84,7 +87,7 @@ class Uploads:
             raise PeerError(Reason.TOO_LARGE, f"expected a file of 1 to {most} bytes, got {size_bytes}")
         path = self._folder / f"{digest.hex()}{_PART}"
         if not path.exists():
-            self._make_room()
+            self._make_room(operator)
         with path.open("ab") as file:
             os.fsync(file.fileno())
             offset = file.tell()
@@ -142,16 +145,25 @@ class Uploads:
         self._open = {key: upload for key, upload in self._open.items() if upload.path != path}
         path.unlink(missing_ok=True)
 
-    def _make_room(self) -> None:
-        parts = sorted(self._folder.glob(f"*{_PART}"), key=lambda path: path.stat().st_mtime)
-        if len(parts) < self._upload_limits.uploads_max:
+    def _make_room(self, operator: str) -> None:
+        """Let the file that was not written to for the longest give way, if it is abandoned."""
+        now_s = self._wall_s()
+        ages_s = {path: int(now_s - path.stat().st_mtime) for path in self._folder.glob(f"*{_PART}")}
+        if len(ages_s) < self._upload_limits.uploads_max:
             return
-        if self._wall_s() - parts[0].stat().st_mtime < _ABANDONED_S:
-            raise PeerError(
-                Reason.BUSY,
-                f"expected at most {self._upload_limits.uploads_max} unfinished uploads; finish one of them",
-            )
-        self._drop(parts[0])
+        own = {upload.path for (name, _), upload in self._open.items() if name == operator}
+        oldest_first = sorted(ages_s, key=lambda path: -ages_s[path])
+        for path in oldest_first:
+            if ages_s[path] >= (_OWN_ABANDONED_S if path in own else _ABANDONED_S):
+                self._drop(path)
+                return
+        oldest = oldest_first[0]
+        raise PeerError(
+            Reason.BUSY,
+            f"expected at most {len(ages_s)} unfinished uploads; the oldest, {oldest.stem[:16]}, was written to"
+            f" {max(0, ages_s[oldest]) // 60} min ago: finish one, or wait until one of yours is"
+            f" {_OWN_ABANDONED_S // 60} min old",
+        )
 
     def _take_in(self, path: Path, digest: bytes) -> Release:
         size_bytes = path.stat().st_size
