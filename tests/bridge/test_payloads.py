@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from narrowboat_bridge.server.buckets import Buckets
 from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.metrics import Metrics
-from narrowboat_bridge.server.payloads import PayloadFolder, PayloadLimits, PayloadServer
+from narrowboat_bridge.server.payloads import BLOCK_COST_BYTES_MIN, PayloadFolder, PayloadLimits, PayloadServer
 from narrowboat_bridge.server.turns import Turns
 from narrowboat_protocol.documents import CampaignAbort, CampaignStart
 from narrowboat_protocol.limits import DEFAULT_LIMITS
@@ -162,6 +162,14 @@ def test_a_device_gets_no_more_than_its_bytes_a_second_and_others_are_not_touche
     assert server.fetch((0, 4096)) == []
     server.now_s += 5
     assert len(server.fetch((0, 4096))) == 1
+
+
+def test_blocks_of_a_few_bytes_are_no_way_around_the_bucket(tmp_path: Path) -> None:
+    server = Server(tmp_path, bytes_per_s=1000.0, requests_per_s=1e6)
+    depth_bytes = 2 * DEFAULT_LIMITS.request_bytes_max
+    ranges = tuple((offset, 1) for offset in range(DEFAULT_LIMITS.ranges_per_request_max))
+    served = sum(len(server.fetch(*ranges)) for _ in range(100))
+    assert served == depth_bytes // BLOCK_COST_BYTES_MIN
 
 
 def test_a_device_is_heard_no_more_than_its_requests_a_second(tmp_path: Path) -> None:

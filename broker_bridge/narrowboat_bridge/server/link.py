@@ -52,6 +52,8 @@ _ROOM_WAIT_S = 2.0
 _STOP_WAIT_S = 5.0
 _LOOP_S = 1.0
 _READS_PER_ROUND = 256
+_MESSAGE_COST_BYTES_MIN = KIB
+"""What paho holds for the smallest message. It also keeps those under way fewer than there are message ids."""
 _PACKET_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max + KIB
 # What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
 _UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -159,8 +161,9 @@ class Link:
             info = self._client.publish(topic, payload, qos=0)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return False
-            self._outstanding[info.mid] = len(payload)
-            self._outstanding_bytes += len(payload)
+            cost_bytes = max(len(payload), _MESSAGE_COST_BYTES_MIN)
+            self._outstanding[info.mid] = cost_bytes
+            self._outstanding_bytes += cost_bytes
             return True
 
     def _has_room(self) -> bool:

@@ -4,7 +4,8 @@ It runs on a connection and a thread of its own, so that no amount of data delay
 request is served if its device may have the payload now (the newest assignment names it), there is room in
 the device's token buckets, and the link is not full. What is not served is dropped and counted, and the
 device asks again: its own window paces it, so the buckets only bound a gateway that has lost its senses.
-Devices take turns, request by request, so such a gateway delays the others by one request and no more.
+Devices take turns, request by request, so such a gateway delays the others by one request and no more. A block of a
+few bytes costs as much of the bucket as the smallest that an honest device asks for, since it costs us more.
 
 The ranges of a request are cut into blocks, each a message of its own. A range that reaches beyond the end of
 the payload is served up to the end. Files are named by their digest and never change, so open ones are kept.
@@ -22,7 +23,7 @@ from typing import Protocol
 
 from narrowboat_protocol.documents import Assignment
 from narrowboat_protocol.errors import MediumError, NarrowboatError, PeerError, Reason, TrustError
-from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
+from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, Limits
 from narrowboat_protocol.topics import Channel, Topic, device_topic
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block, FetchRequest, split_range
 
@@ -31,6 +32,7 @@ from .crew import Crew
 from .metrics import Metrics
 from .turns import Place, Turns
 
+BLOCK_COST_BYTES_MIN = KIB
 _OPEN_FILES_MAX = 64
 _REQUEST_BYTES_MAX = 1024
 _STOP_WAIT_S = 5.0
@@ -176,7 +178,7 @@ class PayloadServer:
         to = device_topic(device, Channel.DATA)
         _, size_bytes = self._files.open(request.payload)
         for offset, length in _blocks(request, size_bytes):
-            if not self._byte_buckets.take(device, length, now_s):
+            if not self._byte_buckets.take(device, max(length, BLOCK_COST_BYTES_MIN), now_s):
                 self._metrics.limit("limited.get_bytes", "device_bytes_per_s", length)
                 return
             data = self._files.read(request.payload, offset, length)
