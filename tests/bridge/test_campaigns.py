@@ -30,7 +30,7 @@ from narrowboat_bridge.core.actions import (
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.changes import ALARM_INTERVAL_S
 from narrowboat_bridge.core.events import Event, Now, ReleaseAdded, Restored, TimeReached
-from narrowboat_bridge.core.records import Attempt, Campaign, Device, Release
+from narrowboat_bridge.core.records import RECENT_PAIRS, Attempt, Campaign, Device, Release
 from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, TAKEN_AT_ONCE_MAX
 from narrowboat_bridge.core.steering import COUNTER_END, VALIDITY_S
 from narrowboat_protocol.documents import (
@@ -188,6 +188,21 @@ def test_a_clone_gets_no_ack_and_changes_nothing_but_the_alarm(case: str) -> Non
     assert not only(Acknowledge, actions)
     assert not only(StoreReport, actions)
     assert world.attempt() == before
+
+
+def test_old_hellos_that_are_said_again_do_not_hide_a_clone() -> None:
+    """A broker replays more of them than pairs are remembered."""
+    world = World()
+    for n in range(1, 2 * RECENT_PAIRS):
+        world.hello(pair=(1, n))
+    world.start()
+    world.report(State.DOWNLOADING, pair=(2, 1))
+    for n in range(1, 2 * RECENT_PAIRS):
+        world.hello(pair=(1, n))
+    actions = world.report(State.FAILED, pair=(2, 1))
+    assert len(alarms(actions)) == 1
+    assert not only(Acknowledge, actions)
+    assert world.attempt().state is State.DOWNLOADING
 
 
 def test_a_clone_cannot_fill_the_audit_log() -> None:

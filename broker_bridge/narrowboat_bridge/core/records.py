@@ -19,7 +19,9 @@ from narrowboat_protocol.release_file import HEADER_BYTES, TRAILER_BYTES
 from narrowboat_protocol.states import HoldReason, State
 
 RECENT_PAIRS = 16
-"""So many of a device's last pairs are remembered with what they said, to tell a duplicate from a clone."""
+"""So many of a device's highest pairs are remembered with what they said, to tell a duplicate from a clone. The highest
+and not the latest: whoever replays what is old must not make us forget what is new.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Device:
     pair: BootPair
     """The highest pair of all that it said."""
     recent: tuple[tuple[BootPair, bytes], ...]
-    """The last pairs, oldest first, with the digest of what each said."""
+    """The highest pairs, lowest first, with the digest of what each said."""
     challenge: bytes
     """Went with the last Ack; who answers it heard us lately."""
     first_seen_at: int

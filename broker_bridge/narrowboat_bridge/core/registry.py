@@ -40,7 +40,7 @@ def digest_of(content: bytes) -> bytes:
 
 
 def standing(device: Device, pair: BootPair, digest: bytes) -> Standing:
-    """Compare a pair and its content with what is known. Content is remembered for the last few pairs only."""
+    """Compare a pair and its content with what is known. Content is remembered for the few highest pairs only."""
     known = next((content for other, content in device.recent if other == pair), None)
     if known is not None:
         return Standing.DUPLICATE if known == digest else Standing.CLONE
@@ -66,7 +66,7 @@ def admit(hello: Hello, key: PublicKey, digest: bytes, now_s: int) -> Device:
 
 def heard(device: Device, pair: BootPair, digest: bytes, now_s: int) -> Device:
     """The device after it said something, whatever that was."""
-    recent = (*device.recent, (pair, digest))[-RECENT_PAIRS:]
+    recent = tuple(sorted((*device.recent, (pair, digest))))[-RECENT_PAIRS:]
     return replace(device, pair=max(device.pair, pair), recent=recent, last_seen_at=now_s)
 
 
