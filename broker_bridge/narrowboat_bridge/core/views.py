@@ -77,8 +77,8 @@ def standing_word(attempt: Attempt) -> str:
 
 def campaign_detail(ledger: Ledger, campaign: Campaign, after: str | None, limit: int) -> CampaignDetail:
     ordered = sorted(ledger.attempts_in(campaign.name), key=lambda attempt: attempt.device)
-    rest = [attempt_summary(attempt) for attempt in ordered if after is None or attempt.device > after]
-    shown = _fitting(rest[:limit])
+    rest = [attempt for attempt in ordered if after is None or attempt.device > after]
+    shown = _fitting(map(attempt_summary, rest[:limit]))
     return CampaignDetail(summary=campaign_summary(ledger, campaign), attempts=shown, more=len(shown) < len(rest))
 
 
