@@ -31,7 +31,7 @@ from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.changes import ALARM_INTERVAL_S
 from narrowboat_bridge.core.events import Event, Now, ReleaseAdded, Restored, TimeReached
 from narrowboat_bridge.core.records import RECENT_PAIRS, Attempt, Campaign, Device, Release
-from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, TAKEN_AT_ONCE_MAX
+from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, INTERVAL_MAX_S, TAKEN_AT_ONCE_MAX
 from narrowboat_bridge.core.steering import COUNTER_END, VALIDITY_S
 from narrowboat_protocol.documents import (
     CampaignDetail,
@@ -303,6 +303,25 @@ def test_silence_is_met_with_the_same_assignment_at_growing_intervals() -> None:
         actions = world.tick()
         assert delivered(actions) == ["gw-1"]
         assert not issued(actions)
+
+
+def test_a_device_that_comes_back_from_a_long_silence_does_not_wait_as_long_for_what_is_lost() -> None:
+    """The delivery that follows its hello is lost, and so is that of a campaign that follows."""
+    world = World()
+    world.hello()
+    world.start()
+    for _ in range(20):
+        world.sleep(INTERVAL_MAX_S)
+        world.tick()
+    world.hello(pair=(1, 2))
+    world.sleep(FIRST_INTERVAL_S)
+    assert delivered(world.tick()) == ["gw-1"]
+    for _ in range(20):
+        world.sleep(INTERVAL_MAX_S)
+        world.tick()
+    world.start("c2", 2)
+    world.sleep(FIRST_INTERVAL_S)
+    assert delivered(world.tick()) == ["gw-1"]
 
 
 def test_a_report_of_the_assignment_ends_the_repetitions() -> None:

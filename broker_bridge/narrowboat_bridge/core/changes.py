@@ -72,6 +72,7 @@ class Changes:
         self.put_attempt(Attempt(campaign.name, device.name), turn)
         if previous is not None and not previous.settled and not previous.withdrawn:
             self.settle(replace(previous, withdrawn=True), turn)
+        self.schedule.calm(device.name)
         self.schedule.at(device.name, now.monotonic_s)
 
     def end_campaign(self, campaign: Campaign, ending: Ending, turn: Turn) -> Campaign:

@@ -49,6 +49,7 @@ class Devices:
         campaign = self._ledger.open_campaign_for(device)
         if campaign is not None:
             self._changes.give(device, campaign, now, turn)
+        self._changes.schedule.calm(device.name)
         self.look_at(device.name, now, turn)
 
     def take_report(self, event: ReportArrived, now: Now, turn: Turn) -> None:

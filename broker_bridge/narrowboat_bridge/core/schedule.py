@@ -2,8 +2,9 @@
 
 The broker drops messages in silence when a device's queue is full, a link may break while one is on its way, and the
 bridge may die between the commit of an assignment and its delivery, so an assignment that was not answered is delivered
-again, each time after twice as long. A campaign over thousands of devices uses the same way: it makes them all due, and
-a bounded number is served in one turn, so that hellos and reports never wait behind it.
+again, each time after twice as long, until the device says hello or is given something else. A campaign over thousands
+of devices uses the same way: it makes them all due, and a bounded number is served in one turn, so that hellos and
+reports never wait behind it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Schedule:
         if len(self._heap) > 2 * len(self._due_s) + _OUTDATED_MAX:
             self._heap = [(due, other) for other, due in self._due_s.items()]
             heapq.heapify(self._heap)
+
+    def calm(self, name: str) -> None:
+        """Let the next interval of a device be the first again: it is there, or something new waits for it."""
+        self._interval_s.pop(name, None)
 
     def again(self, name: str, now_s: float) -> None:
         """Make it due after its interval, which doubles."""
