@@ -277,7 +277,17 @@ def test_a_broker_that_another_authority_vouches_for_is_not_talked_to(desk: Desk
 
 def test_a_signing_key_that_is_not_the_operators_commands_nothing(desk: Desk) -> None:
     path = desk.configuration("operator", signing_key=str(desk.fleet.path / "keys" / "release-1.pem"))
-    assert run("device", "list", "--config", path).status == 1
+    outcome = run("device", "list", "--config", path)
+    assert outcome.status == 1
+    assert "the bridge: unknown_key: " in outcome.error_line
+
+
+def test_a_name_that_is_not_the_certificates_is_told_at_once(desk: Desk) -> None:
+    begin_s = time.monotonic()
+    outcome = run("device", "list", "--config", desk.configuration("operator", name="viewer"), "--timeout", 60)
+    assert time.monotonic() - begin_s < 30
+    assert outcome.status == 1
+    assert "refused viewer: Not authorized" in outcome.error_line
 
 
 def test_an_operator_is_found_by_the_environment_and_in_the_current_folder(

@@ -76,7 +76,7 @@ class OperatorClient:
             raise TypeError(f"expected {RESULTS[command.verb].__name__} as the result of {command.verb}, got another")
         reply = self._exchange(command.request_id, data)
         if reply.reason is not None:
-            raise PeerError(reply.reason, reply.message or f"the bridge refused: {reply.reason}")
+            raise PeerError(reply.reason, f"the bridge: {reply.reason}: {reply.message or 'refused'}")
         return result.from_cbor(reply.result)
 
     def tell(self, request: Request) -> None:

@@ -205,8 +205,10 @@ class StaffLink:
             self._trouble = f"the broker ended the connection: {reason}"
 
     def _acknowledged(
-        self, _client: Client, _data: object, mid: int, _reason: ReasonCode, _properties: Properties
+        self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties
     ) -> None:
+        if reason.is_failure:
+            self._refusal = f"{reason}; is `name` in operator.toml the name in its certificate?"
         self._unacknowledged.discard(mid)
         self._heard_s = time.monotonic()
 
