@@ -20,6 +20,8 @@ from narrowboat_bridge.cli.output import (
     human_bytes,
     iso_time,
     percent,
+    print_json,
+    print_json_line,
     print_result,
     printable,
     table_lines,
@@ -120,6 +122,15 @@ def test_sizes_are_readable(count: int, text: str) -> None:
 def test_a_time_that_no_calendar_has_is_still_printed() -> None:
     assert iso_time(0) == "1970-01-01T00:00:00Z"
     assert iso_time((1 << 40) - 1) == f"{(1 << 40) - 1} s"
+
+
+def test_json_steers_no_terminal_and_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "gw\x1b[2J\r\n\x9b1A\u202e"
+    for show in (print_json, print_json_line):
+        show({"name": hostile})
+        out = capsys.readouterr().out
+        assert out.replace("\n", "").isprintable()
+        assert json.loads(out) == {"name": hostile}
 
 
 def test_text_of_a_device_cannot_steer_the_terminal() -> None:

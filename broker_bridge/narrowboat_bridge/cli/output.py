@@ -38,12 +38,13 @@ def print_result(value: Mapping[str, JsonValue], *, as_json: bool) -> None:
 
 
 def print_json(value: JsonValue) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+    """In ASCII: text of a device may hold what steers a terminal."""
+    print(json.dumps(value, indent=2), flush=True)
 
 
 def print_json_line(value: JsonValue) -> None:
     """One JSON value on one line, for a stream of them."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(json.dumps(value), flush=True)
 
 
 def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
