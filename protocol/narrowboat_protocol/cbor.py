@@ -2,8 +2,9 @@
 
 Decoding is two steps. A scanner walks the bytes and admits exactly one encoding of each value: definite lengths,
 shortest integers, map keys in bytewise order without duplicates, only the tags that the caller names, no floats, no
-simple values but false, true and null, a bounded depth, nothing after the value. Only then does cbor2 build the
-objects.
+simple values but false, true and null, a bounded depth, a bounded number of items, nothing after the value. Only then
+does cbor2 build the objects. The number is bounded apart from the bytes, since an item of one byte becomes an object of
+a hundred; it is counted by what lists and maps announce, so what is too many is refused before it is walked.
 
 The scanner must come first: cbor2 builds dates, regular expressions and shared or cyclic references out of tags, keeps
 the last of two equal keys, and accepts encodings that re-encode to the same bytes although they are not plain data, so
@@ -45,7 +46,7 @@ def encode(value: object) -> bytes:
             f"expected a value that CBOR can carry, got one that cbor2 refuses: {type(error).__name__}",
         ) from None
     try:
-        _Scanner(data, _TAGS_WRITTEN, DEFAULT_LIMITS.depth_max).scan()
+        _Scanner(data, _TAGS_WRITTEN, DEFAULT_LIMITS.depth_max, DEFAULT_LIMITS.items_max).scan()
     except EncodingError as error:
         raise UsageError(Reason.BAD_USE, f"this value has no deterministic encoding here: {error}") from None
     return data
@@ -69,7 +70,12 @@ def _ordered(value: object, depth: int) -> object:
 
 
 def decode(
-    data: bytes, *, max_bytes: int, tags: frozenset[int] = _NO_TAGS, max_depth: int = DEFAULT_LIMITS.depth_max
+    data: bytes,
+    *,
+    max_bytes: int,
+    tags: frozenset[int] = _NO_TAGS,
+    max_depth: int = DEFAULT_LIMITS.depth_max,
+    max_items: int = DEFAULT_LIMITS.items_max,
 ) -> object:
     """Decode one value that fills `data` entirely.
 
@@ -77,7 +83,7 @@ def decode(
     """
     if len(data) > max_bytes:
         raise EncodingError(Reason.TOO_LARGE, f"expected at most {max_bytes} bytes of CBOR, got {len(data)}")
-    _Scanner(data, tags, max_depth).scan()
+    _Scanner(data, tags, max_depth, max_items).scan()
     try:
         value: object = cbor2.loads(data)
     except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
@@ -104,12 +110,14 @@ def _refused(offset: int, what: str) -> EncodingError:
 class _Scanner:
     """One pass over one value, which may hold the tags named."""
 
-    __slots__ = ("_data", "_max_depth", "_position", "_tags")
+    __slots__ = ("_data", "_items", "_max_depth", "_max_items", "_position", "_tags")
 
-    def __init__(self, data: bytes, tags: frozenset[int], max_depth: int) -> None:
+    def __init__(self, data: bytes, tags: frozenset[int], max_depth: int, max_items: int) -> None:
         self._data = data
         self._tags = tags
         self._max_depth = max_depth
+        self._max_items = max_items
+        self._items = 1
         self._position = 0
 
     def scan(self) -> None:
@@ -129,7 +137,7 @@ class _Scanner:
         elif major == _TEXT:
             self._text(argument)
         elif major == _ARRAY:
-            self._bound_count(argument, start)
+            self._announce(argument, start)
             for _ in range(argument):
                 self._item(depth + 1)
         elif major == _MAP:
@@ -176,13 +184,16 @@ class _Scanner:
         except UnicodeDecodeError:
             raise _refused(start, "text is not valid UTF-8") from None
 
-    def _bound_count(self, count: int, start: int) -> None:
-        """An item takes at least one byte, so a count beyond the rest is refused before any loop over it."""
+    def _announce(self, count: int, start: int) -> None:
+        """Refuse a count before any loop over it: an item takes at least one byte of the rest, and all are counted."""
         if count > len(self._data) - self._position:
             raise _refused(start, f"claims {count} items in {len(self._data) - self._position} bytes")
+        self._items += count
+        if self._items > self._max_items:
+            raise EncodingError(Reason.TOO_LARGE, f"expected at most {self._max_items} items of CBOR, got more")
 
     def _map(self, count: int, start: int, depth: int) -> None:
-        self._bound_count(2 * count, start)
+        self._announce(2 * count, start)
         previous = b""
         for _ in range(count):
             key_start = self._position

@@ -31,6 +31,8 @@ _TAG_SIGN1 = 18
 _HEADER_ALG, _HEADER_KID = 1, 4
 _ES256 = -7
 _SIGNATURE_BLOCK_BYTES_MAX = 256
+_OUTER_ITEMS_MAX = 64
+"""Of a signed document, without what the content holds: enough to say that it has too many signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class SignedDocument:
     @classmethod
     def decode(cls, data: bytes, limits: Limits = DEFAULT_LIMITS) -> SignedDocument:
         """Take the outer array apart without reading the content. Raises `EncodingError` or `DocumentError`."""
-        value = decode(data, max_bytes=limits.document_bytes_max)
+        value = decode(data, max_bytes=limits.document_bytes_max, max_items=_OUTER_ITEMS_MAX)
         match value:
             case [int(form), bytes(content), list(signatures)] if not isinstance(form, bool):
                 pass

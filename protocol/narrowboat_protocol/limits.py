@@ -32,6 +32,8 @@ class Limits:
     root_bytes_max: int = 16 * KIB
     signatures_max: int = 16
     depth_max: int = 16
+    items_max: int = 8192
+    """Values and keys of one CBOR item, itself included: objects cost far more than the bytes that ask for them."""
 
     # Transfer.
     block_bytes_max: int = 64 * KIB

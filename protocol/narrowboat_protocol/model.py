@@ -6,8 +6,12 @@ null. A default other than that is a convenience for who builds a document and a
 one encoding. Nested models work the same way, recursively. Models are strict (no value is converted), frozen, and
 refuse fields that they do not know, save where a model says otherwise.
 
+What is too long is refused before pydantic sees any part of it, since it would validate every item of a list, and keep
+an error for each, before it said that there are too many. What is read before any signature counts is small by nature
+and says so in `BYTES_MAX` and `ITEMS_MAX`.
+
 pydantic's own errors quote the input. Input may be secret or hostile, so only the place and the kind of a fault leave
-this module.
+this module, and the words of our own checks, which are constants.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from .limits import DEFAULT_LIMITS
 
 _WIRE_KEY = "wire_key"
 _FROM_WIRE = {"wire": True}
+_OURS = "refused"
 
 AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """Lets a strict tuple field take the list that CBOR decodes an array to."""
@@ -46,6 +51,16 @@ def as_enum(kind: type[Enum]) -> BeforeValidator:
         return members.get(value, value) if isinstance(value, (str, int)) else value
 
     return BeforeValidator(convert)
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Bounds a list or map that stands in another, where the field's `max_length` does not reach."""
+    return BeforeValidator(lambda value: _bounded(value, count))
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """What a validator raises. The message is shown, so it must repeat nothing of the input."""
+    return PydanticCustomError(_OURS, "{message}", {"message": message})
 
 
 def key(number: int, default: Any = PydanticUndefined, **constraints: Any) -> Any:
@@ -69,7 +84,14 @@ class Document(BaseModel):
     _ignored_keys: ClassVar[range] = range(0)
     """Wire keys that are signed and stored but may be unknown to this version (the root's 16 to 23)."""
 
+    BYTES_MAX: ClassVar[int] = DEFAULT_LIMITS.document_bytes_max
+    """The longest encoding that is read or signed."""
+    ITEMS_MAX: ClassVar[int] = DEFAULT_LIMITS.items_max
+    """The most values and keys that it may have, all levels together."""
+
     _by_key: ClassVar[dict[int, str]] = {}
+    _lengths_max: ClassVar[dict[int, int]] = {}
+    """Wire keys of the lists and maps that have a `max_length`, and that."""
     _always_sent: ClassVar[frozenset[int]] = frozenset()
     """Wire keys of the fields with a default other than absence."""
 
@@ -82,6 +104,12 @@ class Document(BaseModel):
                 raise TypeError(f"{cls.__name__}.{name}: expected a wire key of its own, declared with key()")
             by_key[extra[_WIRE_KEY]] = name
         cls._by_key = by_key
+        cls._lengths_max = {
+            number: length
+            for number, name in by_key.items()
+            for constraint in cls.model_fields[name].metadata
+            if isinstance(length := getattr(constraint, "max_length", None), int)
+        }
         cls._always_sent = frozenset(
             number
             for number, name in by_key.items()
@@ -98,13 +126,15 @@ class Document(BaseModel):
         if not info.context or not isinstance(value, Mapping):
             return value
         if not cls._always_sent <= value.keys():
-            raise PydanticCustomError("wire_form", "expected every field that has a default to be sent")
+            raise refusal("expected every field that has a default to be sent")
         named: dict[str, object] = {}
         for number, item in value.items():
             if isinstance(number, bool) or not isinstance(number, int) or item is None:
-                raise PydanticCustomError("wire_form", "expected integer keys and no null")
-            if number in cls._by_key or number not in cls._ignored_keys:
-                named[cls._by_key.get(number, f"key {number}")] = item
+                raise refusal("expected integer keys and no null")
+            if number in cls._by_key:
+                named[cls._by_key[number]] = _bounded(item, cls._lengths_max.get(number))
+            elif number not in cls._ignored_keys:
+                raise refusal(f"expected no key {number}")
         return named
 
     def to_cbor(self) -> dict[int, object]:
@@ -116,9 +146,12 @@ class Document(BaseModel):
         return encode(self.to_cbor())
 
     @classmethod
-    def decode(cls, data: bytes, *, max_bytes: int = DEFAULT_LIMITS.document_bytes_max) -> Self:
-        """Read one document. Raises `EncodingError` or `DocumentError`."""
-        return cls.from_cbor(decode(data, max_bytes=max_bytes))
+    def decode(cls, data: bytes, *, max_bytes: int | None = None) -> Self:
+        """Read one document, of at most `BYTES_MAX` if nothing else is said. Raises `EncodingError` or
+        `DocumentError`.
+        """
+        max_bytes = cls.BYTES_MAX if max_bytes is None else max_bytes
+        return cls.from_cbor(decode(data, max_bytes=max_bytes, max_items=cls.ITEMS_MAX))
 
     @classmethod
     def from_cbor(cls, value: object) -> Self:
@@ -143,7 +176,15 @@ def _plain(value: object) -> object:
     return value
 
 
+def _bounded(value: object, count: int | None) -> object:
+    if count is not None and isinstance(value, (list, Mapping)) and len(value) > count:
+        raise refusal(f"expected at most {count} items, got more")
+    return value
+
+
 def _describe(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    places = (".".join(str(part) for part in fault["loc"]) or "document" for fault in faults[:3])
-    return "; ".join(f"{place}: {fault['type']}" for place, fault in zip(places, faults, strict=False))
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg'] if fault['type'] == _OURS else fault['type']}"
+        for fault in faults[:3]
+    )

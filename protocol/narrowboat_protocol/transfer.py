@@ -13,13 +13,13 @@ that must be cheap: its header has a fixed form, and the data is a view into the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from .cbor import encode
 from .errors import DocumentError, Reason
-from .limits import DEFAULT_LIMITS, Limits
+from .limits import DEFAULT_LIMITS, KIB, Limits
 from .model import AS_TUPLE, Document, key
 
 DIGEST_PREFIX_BYTES = 8
@@ -35,6 +35,9 @@ Range = Annotated[tuple[Offset, Length], AS_TUPLE]
 
 class FetchRequest(Document):
     """Ask for byte ranges of one payload. Unsigned: the topic names the device and the broker vouches for it."""
+
+    BYTES_MAX: ClassVar[int] = 1 * KIB
+    ITEMS_MAX: ClassVar[int] = 128
 
     payload: bytes = key(1, min_length=32, max_length=32)
     ranges: Annotated[tuple[Range, ...], AS_TUPLE] = key(

@@ -75,7 +75,7 @@ class Trust:
         the root is not signed by its own threshold or belongs to another fleet.
         """
         signed = _decode_root(root_data, limits)
-        root = Root.decode(signed.content, max_bytes=limits.root_bytes_max)
+        root = Root.decode(signed.content)
         if root.version == FIRST_ROOT_VERSION:
             own = fleet_id_of(signed.content)
             if fleet_id not in (None, own):
@@ -110,7 +110,7 @@ class Trust:
         between must come first.
         """
         signed = _decode_root(data, self._limits)
-        root = Root.decode(signed.content, max_bytes=self._limits.root_bytes_max)
+        root = Root.decode(signed.content)
         if root.version <= self._root.version:
             return False
         if root.version != self._root.version + 1:
@@ -223,7 +223,7 @@ class Trust:
 
 def root_version_of(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
     """The version that a root claims, unverified: for choosing which to send."""
-    return Root.decode(_decode_root(data, limits).content, max_bytes=limits.root_bytes_max).version
+    return Root.decode(_decode_root(data, limits).content).version
 
 
 def _decode_root(data: bytes, limits: Limits) -> SignedDocument:

@@ -28,7 +28,7 @@ from .records import Attempt, Campaign, Device, Release
 
 PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
-_CAMPAIGNS_SHOWN_MAX = 200
+_CAMPAIGNS_SHOWN_MAX = 150
 _ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
 
 WAITING = "waiting"

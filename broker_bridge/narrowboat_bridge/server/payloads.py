@@ -34,7 +34,6 @@ from .turns import Place, Turns
 
 BLOCK_COST_BYTES_MIN = KIB
 _OPEN_FILES_MAX = 64
-_REQUEST_BYTES_MAX = 1024
 _STOP_WAIT_S = 5.0
 
 
@@ -151,8 +150,8 @@ class PayloadServer:
 
     def offer(self, topic: Topic, data: bytes) -> None:
         """Take a message of a `get` topic. What is too long to be a request is not kept either."""
-        if len(data) > _REQUEST_BYTES_MAX:
-            too_large = PeerError(Reason.TOO_LARGE, f"expected at most {_REQUEST_BYTES_MAX} bytes, got {len(data)}")
+        if len(data) > FetchRequest.BYTES_MAX:
+            too_large = PeerError(Reason.TOO_LARGE, f"expected at most {FetchRequest.BYTES_MAX} bytes, got {len(data)}")
             self._metrics.refuse(topic.channel, too_large)
             return
         match self._requests.offer(topic.name, (topic, data)):
@@ -168,7 +167,7 @@ class PayloadServer:
             self._metrics.limit("limited.get", "device_requests_per_s")
             return
         try:
-            request = FetchRequest.decode(data, max_bytes=_REQUEST_BYTES_MAX)
+            request = FetchRequest.decode(data)
             self._require_assigned(topic.name, request.payload)
             self._answer(topic.name, request, now_s)
         except NarrowboatError as error:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
-
 from ..errors import Reason
 from ..model import as_enum, key
 from ..states import State
 from .device import BootPair
-from .fields import Counter, Digest, Name, Nonce, Seconds, Size, Text
+from .fields import Counter, Digest, Name, Nonce, Seconds, Size, Text, WireMap
 from .signed import SignedModel
 
 
@@ -36,7 +34,7 @@ class Reply(SignedModel):
     reason: Annotated[Reason, as_enum(Reason)] | None = key(2, None)
     """Absent if the command was carried out."""
     message: Text | None = key(3, None)
-    result: dict[Annotated[int, Field(ge=0, lt=24)], object] | None = key(4, None)
+    result: WireMap | None = key(4, None, max_length=24)
 
 
 class EventKind(StrEnum):

@@ -4,7 +4,7 @@ signed by others.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ Envelope = Annotated[bytes, Field(min_length=1, max_length=DEFAULT_LIMITS.envelo
 
 class Delivery(Document):
     """A wrapper without a signature of its own: every part of it proves itself."""
+
+    ITEMS_MAX: ClassVar[int] = 32
 
     assignment: bytes = key(1, min_length=1, max_length=DEFAULT_LIMITS.document_bytes_max)
     envelopes: Annotated[tuple[Envelope, ...], AS_TUPLE] = key(2, (), max_length=8)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..errors import Reason
+from ..limits import KIB
 from ..model import AS_TUPLE, Document, as_enum, key
 from ..states import HoldReason, State
 from .fields import Certificate, Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid, Version
@@ -33,6 +34,8 @@ class Hello(SignedModel):
     """
 
     KIND: ClassVar[str] = "hello"
+    BYTES_MAX: ClassVar[int] = 16 * KIB
+    ITEMS_MAX: ClassVar[int] = 256
 
     device: Name = key(1)
     pair: BootPair = key(2)
@@ -70,6 +73,8 @@ class Report(SignedModel):
     """One step of an attempt. Terminal ones are repeated until an Ack covers them."""
 
     KIND: ClassVar[str] = "report"
+    BYTES_MAX: ClassVar[int] = 4 * KIB
+    ITEMS_MAX: ClassVar[int] = 64
 
     device: Name = key(1)
     pair: BootPair = key(2)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from ..model import at_most
 from ..topics import NAME_PATTERN
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -31,6 +32,12 @@ Version = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 Text = Annotated[str, StringConstraints(max_length=500)]
 """A sentence for people, bounded."""
+
+CoseKey = Annotated[dict[int, object], at_most(4)]
+"""A public key as a map. What it must hold says `public_key_from_cbor`."""
+
+WireMap = dict[Annotated[int, Field(ge=0, lt=24)], object]
+"""A document whose kind is known only to who knows the verb."""
 
 CERTIFICATE_BYTES_MAX = 4096
 Certificate = Annotated[bytes, Field(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -11,7 +11,7 @@ from ..errors import DocumentError
 from ..keys import PublicKey, public_key_from_cbor
 from ..model import AS_TUPLE, Document, as_enum, key
 from .director import Window
-from .fields import Counter, Digest, Name, Nonce, Seconds, Size
+from .fields import CoseKey, Counter, Digest, Name, Nonce, Seconds, Size, WireMap
 from .signed import SignedModel
 
 
@@ -26,7 +26,7 @@ class Operator(Document):
     """One person or program. The name is the common name of its certificate, so that topic and signature agree."""
 
     name: Name = key(1)
-    cose_key: dict[int, object] = key(2)
+    cose_key: CoseKey = key(2)
     role: Annotated[OperatorRole, as_enum(OperatorRole)] = key(3)
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class Command(SignedModel):
     issued_at: Seconds = key(3)
     expires_at: Seconds = key(4)
     verb: Annotated[Verb, as_enum(Verb)] = key(5)
-    arguments: dict[int, Any] = key(6)
+    arguments: WireMap = key(6, max_length=24)
 
     @property
     def request(self) -> Request:

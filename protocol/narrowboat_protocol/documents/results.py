@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
+
 from ..errors import Reason
 from ..model import AS_TUPLE, Document, as_enum, key
 from ..states import HoldReason, State
@@ -60,7 +62,7 @@ class CampaignSummary(Document):
     started_by: Name = key(5)
     ended: Text | None = key(6, None)
     """`completed` or `aborted`; absent while it runs."""
-    counts: dict[str, int] = key(7)
+    counts: dict[str, Annotated[int, Field(ge=0)]] = key(7, max_length=32)
     devices: int = key(8, ge=0)
 
 

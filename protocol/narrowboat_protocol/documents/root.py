@@ -10,9 +10,10 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from ..errors import DocumentError
 from ..keys import PublicKey, public_key_from_cbor
+from ..limits import DEFAULT_LIMITS
 from ..model import AS_TUPLE, Document, as_enum, key
-from .fields import Certificate, Counter, Name, Seconds, Uuid
-from .signed import SignedModel
+from .fields import Certificate, CoseKey, Counter, Name, Seconds, Uuid
+from .signed import SIGNATURES_BYTES, SignedModel
 
 
 class RoleName(StrEnum):
@@ -67,11 +68,12 @@ class Root(SignedModel):
     """
 
     KIND: ClassVar[str] = "root"
+    BYTES_MAX: ClassVar[int] = DEFAULT_LIMITS.root_bytes_max - SIGNATURES_BYTES
     _ignored_keys: ClassVar[range] = range(16, 24)
 
     version: int = key(1, ge=1, lt=1 << 32)
     expires_at: Seconds = key(2)
-    keys: Annotated[tuple[dict[int, object], ...], AS_TUPLE] = key(3, min_length=1, max_length=64)
+    keys: Annotated[tuple[CoseKey, ...], AS_TUPLE] = key(3, min_length=1, max_length=64)
     """COSE_Keys; a role names them by thumbprint."""
     roles: Annotated[tuple[Role, ...], AS_TUPLE] = key(4, min_length=5, max_length=5)
     components: Annotated[tuple[ComponentRule, ...], AS_TUPLE] = key(5, min_length=1, max_length=32)

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, TypeVar
 
 from ..cose import SignedDocument, document_aad, sign_document, verify_signatures
-from ..errors import DocumentError, Reason
+from ..errors import DocumentError, Reason, UsageError
 from ..keys import PublicKey, Signer
-from ..limits import DEFAULT_LIMITS, Limits
+from ..limits import DEFAULT_LIMITS, KIB, Limits
 from ..model import Document
+
+SIGNATURES_BYTES = 2 * KIB
+"""Room for as many signatures as a document may have, so that one that may be signed may be signed by all."""
 
 
 class SignedModel(Document):
@@ -21,14 +24,21 @@ class SignedModel(Document):
 
     KIND: ClassVar[str]
     FORMAT: ClassVar[int] = 1
+    BYTES_MAX: ClassVar[int] = DEFAULT_LIMITS.document_bytes_max - SIGNATURES_BYTES
 
 
 SignedT = TypeVar("SignedT", bound=SignedModel)
 
 
 def sign_model(document: SignedModel, fleet_id: bytes, signers: Iterable[Signer]) -> bytes:
-    """Encode and sign a document; the result is what travels."""
-    return sign_document(document.encode(), document.FORMAT, document.KIND, fleet_id, signers).encode()
+    """Encode and sign a document; the result is what travels. Raises `UsageError` for one too long to be read."""
+    content = document.encode()
+    if len(content) > document.BYTES_MAX:
+        raise UsageError(
+            Reason.TOO_LARGE,
+            f"{type(document).__name__}: expected at most {document.BYTES_MAX} bytes, got {len(content)}; shorten it",
+        )
+    return sign_document(content, document.FORMAT, document.KIND, fleet_id, signers).encode()
 
 
 def open_signed(
@@ -52,4 +62,4 @@ def open_signed(
         )
     aad = document_aad(kind.KIND, signed.format, fleet_id)
     verify_signatures(signed.content, signed.signatures, keys=keys, threshold=threshold, external_aad=aad)
-    return kind.decode(signed.content, max_bytes=limits.document_bytes_max)
+    return kind.decode(signed.content, max_bytes=min(kind.BYTES_MAX, limits.document_bytes_max))
