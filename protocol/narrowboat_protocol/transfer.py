@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from .cbor import encode
 from .errors import DocumentError, Reason
 from .limits import DEFAULT_LIMITS, KIB, Limits
-from .model import AS_TUPLE, Document, key
+from .model import AS_TUPLE, Document, key, refusal
 
 DIGEST_PREFIX_BYTES = 8
 BLOCK_OVERHEAD_BYTES = 1 + 1 + DIGEST_PREFIX_BYTES + 9 + 5
@@ -48,7 +48,7 @@ class FetchRequest(Document):
     @model_validator(mode="after")
     def _bounded(self) -> FetchRequest:
         if sum(length for _, length in self.ranges) > DEFAULT_LIMITS.request_bytes_max:
-            raise ValueError("too many bytes in one request")
+            raise refusal(f"expected ranges of {DEFAULT_LIMITS.request_bytes_max} bytes together at most, got more")
         return self
 
 

@@ -110,10 +110,81 @@ def test_a_block_in_any_other_form_is_refused(block: bytes) -> None:
         verify(b"c", [block], KEYS[Algorithm.ED25519])
 
 
-def test_an_algorithm_that_is_not_the_keys_own_does_not_count() -> None:
-    key = KEYS[Algorithm.ESP256]
-    with pytest.raises(TrustError):
-        verify(b"c", [_block({1: -19, 4: key.public.kid}, {}, None, bytes(64))], key)
+def signed_under(protected: dict[int, object], key: PrivateKey) -> bytes:
+    """A block whose signature is right, whatever its protected header says."""
+    header = encode(protected)
+    signature = key.sign(encode(["Signature1", header, AAD, b"c"]))
+    return encode(cbor2.CBORTag(18, [header, {}, None, signature]))
+
+
+ESP256, ED25519 = KEYS[Algorithm.ESP256], KEYS[Algorithm.ED25519]
+HEADERS: dict[str, tuple[PrivateKey, dict[int, object], bool, bool]] = {
+    "the key's own algorithm": (ESP256, {1: -9, 4: ESP256.public.kid}, False, True),
+    "the number of Ed25519 with a P-256 key": (ESP256, {1: -19, 4: ESP256.public.kid}, False, False),
+    "the number of ESP256 with an Ed25519 key": (ED25519, {1: -9, 4: ED25519.public.kid}, False, False),
+    "EdDSA, which names no curve": (ED25519, {1: -8, 4: ED25519.public.kid}, False, False),
+    "ES256 where nobody asked for it": (ESP256, {1: -7, 4: ESP256.public.kid}, False, False),
+    "ES256 where it is asked for": (ESP256, {1: -7, 4: ESP256.public.kid}, True, True),
+    "ES256 without a thumbprint where nobody asked for it": (ESP256, {1: -7}, False, False),
+    "ES256 without a thumbprint where it is asked for": (ESP256, {1: -7}, True, True),
+    "ESP256 without a thumbprint where ES256 is asked for": (ESP256, {1: -9}, True, False),
+    "a boolean for the algorithm": (ED25519, {1: True, 4: ED25519.public.kid}, False, False),
+}
+
+
+@pytest.mark.parametrize(("key", "protected", "es256", "counts"), HEADERS.values(), ids=HEADERS.keys())
+def test_a_right_signature_counts_only_under_the_algorithm_of_its_key(
+    key: PrivateKey, protected: dict[int, object], es256: bool, counts: bool
+) -> None:
+    def verified(*beside: bytes) -> frozenset[bytes]:
+        return verify_signatures(
+            b"c",
+            [*beside, signed_under(protected, key)],
+            keys=known(key),
+            threshold=1,
+            external_aad=AAD,
+            accept_es256=es256,
+        )
+
+    if counts:
+        assert verified() == {key.public.kid}
+        return
+    with pytest.raises(NarrowboatError):
+        verified()
+    with pytest.raises(NarrowboatError):
+        verified(sign1(key, b"c", external_aad=AAD))
+
+
+def test_a_bad_block_of_a_known_key_spoils_the_set_beside_enough_good_ones(key: PrivateKey) -> None:
+    """Nobody honest writes one, so whoever put it there is not to be believed in anything."""
+    good, bad = sign1(OTHER, b"c", external_aad=AAD), sign1(key, b"d", external_aad=AAD)
+    for blocks in ([good, bad], [bad, good]):
+        with pytest.raises(TrustError) as caught:
+            verify(b"c", blocks, key, OTHER)
+        assert caught.value.reason is Reason.BAD_SIGNATURE
+        assert verify(b"c", blocks, OTHER) == {OTHER.public.kid}
+
+
+SIGNATURES_REFUSED: dict[str, object] = {
+    "none": [],
+    "seventeen": [b"\x00"] * 17,
+    "text for a signature": [b"\x00", "\x00"],
+    "a list for a signature": [[b"\x00"]],
+    "bytes for the list": b"\x00",
+}
+
+
+@pytest.mark.parametrize("signatures", SIGNATURES_REFUSED.values(), ids=SIGNATURES_REFUSED.keys())
+def test_a_document_without_one_to_sixteen_signatures_is_refused(signatures: object) -> None:
+    with pytest.raises(DocumentError):
+        SignedDocument.decode(encode([1, b"c", signatures]))
+    assert len(SignedDocument.decode(encode([1, b"c", [b"\x00"] * 16])).signatures) == 16
+
+
+@pytest.mark.parametrize("outer", [[True, b"c", [b"s"]], [1, b"c"], [1, "c", [b"s"]], [1, b"c", [b"s"], 0], {}, 1])
+def test_a_document_of_another_outer_shape_is_refused(outer: object) -> None:
+    with pytest.raises(DocumentError):
+        SignedDocument.decode(encode(outer))
 
 
 def test_the_order_of_signing_leaves_no_trace() -> None:

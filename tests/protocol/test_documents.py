@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import cbor2
 import pytest
@@ -18,7 +19,9 @@ from narrowboat_protocol.documents import (
     Assignment,
     Command,
     DeviceList,
+    DeviceShow,
     Hello,
+    Operators,
     RoleName,
     Root,
     SignedModel,
@@ -26,7 +29,7 @@ from narrowboat_protocol.documents import (
     open_signed,
 )
 from narrowboat_protocol.errors import DocumentError, NarrowboatError, Reason
-from narrowboat_protocol.keys import Algorithm
+from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.topics import WRITTEN_BY_OWNER, bridge_subscriptions, is_name, parse_topic
 from narrowboat_protocol.transfer import Block, FetchRequest, decode_block, split_range
@@ -144,6 +147,68 @@ def test_a_key_with_two_roles_makes_no_root(fleet: FleetKit) -> None:
     shared = [*roles[:4], {**roles[4], 3: roles[3][3]}]
     with pytest.raises(DocumentError):
         Root.decode(encode(fields | {4: shared}))
+
+
+def changed_role(root: dict[int, Any], name: RoleName, **changes: object) -> dict[int, object]:
+    """The root with other fields in one of its roles: `kids` (3) and `threshold` (2)."""
+    numbers = {"threshold": 2, "kids": 3}
+    wire = {numbers[field]: value for field, value in changes.items()}
+    return root | {4: [role | wire if role[1] == name.value else role for role in root[4]]}
+
+
+INCONSISTENT: dict[str, tuple[Callable[[dict[int, Any]], dict[int, object]], str]] = {
+    "a threshold that its keys cannot reach": (
+        lambda root: changed_role(root, RoleName.DIRECTOR, threshold=2),
+        "kids must be distinct and at least as many as the threshold",
+    ),
+    "a key twice in its role": (
+        lambda root: changed_role(root, RoleName.DIRECTOR, kids=root[4][2][3] * 2, threshold=2),
+        "kids must be distinct and at least as many as the threshold",
+    ),
+    "a role twice": (
+        lambda root: root | {4: [*root[4][:4], root[4][4] | {1: "bridge"}]},
+        "each role must stand here once",
+    ),
+    "a component twice": (
+        lambda root: root | {5: [root[5][0], root[5][0] | {3: 7}]},
+        "each component must stand here once",
+    ),
+    "a key twice": (lambda root: root | {3: [*root[3], root[3][0]]}, "each key must stand in exactly one role"),
+    "a key without a role": (
+        lambda root: root | {3: [*root[3], PrivateKey.generate(Algorithm.ED25519).public.to_cbor()]},
+        "each key must stand in exactly one role",
+    ),
+    "a key that is none": (lambda root: root | {3: [{1: 1}, *root[3][1:]]}, "keys must be COSE_Keys"),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), INCONSISTENT.values(), ids=INCONSISTENT.keys())
+def test_a_root_that_nobody_could_follow_is_refused_in_words(
+    fleet: FleetKit, change: Callable[[dict[int, Any]], dict[int, object]], expected: str
+) -> None:
+    with pytest.raises(DocumentError, match=expected):
+        Root.from_cbor(change(fleet.root.to_cbor()))
+
+
+def test_two_targets_for_one_component_are_refused(fleet: FleetKit) -> None:
+    release = fleet.make_release(bytes(100))
+    fields = Assignment.decode(cbor2.loads(fleet.assignment("gw-1", release))[1]).to_cbor()
+    targets = fields[7]
+    assert isinstance(targets, list)
+    with pytest.raises(DocumentError, match="each component must stand here once"):
+        Assignment.from_cbor(fields | {7: targets * 2})
+
+
+def test_two_keys_for_one_operator_are_refused(fleet: FleetKit) -> None:
+    entries = [fleet.operator("ada").entry().to_cbor(), fleet.operator("ada").entry().to_cbor()]
+    assert Operators.from_cbor({1: 1, 2: entries[:1]}).find("ada") is not None
+    with pytest.raises(DocumentError, match="each operator must stand here once"):
+        Operators.from_cbor({1: 1, 2: entries})
+
+
+def test_true_is_no_key_1_of_a_map_that_was_not_scanned() -> None:
+    with pytest.raises(DocumentError):
+        DeviceShow.from_cbor({True: "gw-1"})
 
 
 def test_a_document_of_an_unknown_format_is_named_as_such(fleet: FleetKit) -> None:

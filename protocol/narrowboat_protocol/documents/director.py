@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from ..limits import DEFAULT_LIMITS
-from ..model import AS_TUPLE, Document, key
+from ..model import AS_TUPLE, Document, key, refusal
 from .fields import Counter, Digest, Name, Nonce, Seconds, Size
 from .signed import SignedModel
 
@@ -62,5 +62,5 @@ class Assignment(SignedModel):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len({target.component for target in self.targets}) != len(self.targets):
-            raise ValueError("each component must stand here once")
+            raise refusal("each component must stand here once")
         return self

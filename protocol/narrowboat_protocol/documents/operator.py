@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from ..errors import DocumentError
 from ..keys import PublicKey, public_key_from_cbor
-from ..model import AS_TUPLE, Document, as_enum, key
+from ..model import AS_TUPLE, Document, as_enum, key, refusal
 from .director import Window
 from .fields import CoseKey, Counter, Digest, Name, Nonce, Seconds, Size, WireMap
 from .signed import SignedModel
@@ -34,7 +34,7 @@ class Operator(Document):
         try:
             public_key_from_cbor(self.cose_key)
         except DocumentError:
-            raise ValueError("cose_key must be a COSE_Key of Ed25519 or P-256") from None
+            raise refusal("cose_key must be a COSE_Key of Ed25519 or P-256") from None
         return self
 
     @property
@@ -53,7 +53,7 @@ class Operators(SignedModel):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len({operator.name for operator in self.operators}) != len(self.operators):
-            raise ValueError("each operator must stand here once")
+            raise refusal("each operator must stand here once")
         return self
 
     def find(self, name: str) -> Operator | None:

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 from ..errors import DocumentError
 from ..keys import PublicKey, public_key_from_cbor
 from ..limits import DEFAULT_LIMITS
-from ..model import AS_TUPLE, Document, as_enum, key
+from ..model import AS_TUPLE, Document, as_enum, key, refusal
 from .fields import Certificate, CoseKey, Counter, Name, Seconds, Uuid
 from .signed import SIGNATURES_BYTES, SignedModel
 
@@ -42,7 +42,7 @@ class Role(Document):
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         if len(set(self.kids)) != len(self.kids) or self.threshold > len(self.kids):
-            raise ValueError("kids must be distinct and at least as many as the threshold")
+            raise refusal("kids must be distinct and at least as many as the threshold")
         return self
 
 
@@ -87,15 +87,15 @@ class Root(SignedModel):
         try:
             public = [public_key_from_cbor(value) for value in self.keys]
         except DocumentError:
-            raise ValueError("keys must be COSE_Keys of Ed25519 or P-256") from None
+            raise refusal("keys must be COSE_Keys of Ed25519 or P-256") from None
         self._public_keys.update({item.kid: item for item in public})
         named = [kid for role in self.roles for kid in role.kids]
         if len(self._public_keys) != len(public) or sorted(named) != sorted(self._public_keys):
-            raise ValueError("each key must stand in exactly one role, once")
+            raise refusal("each key must stand in exactly one role, once")
         if {role.name for role in self.roles} != set(RoleName):
-            raise ValueError("each role must stand here once")
+            raise refusal("each role must stand here once")
         if len({rule.component for rule in self.components}) != len(self.components):
-            raise ValueError("each component must stand here once")
+            raise refusal("each component must stand here once")
         return self
 
     def role(self, name: RoleName) -> Role:
