@@ -23,12 +23,12 @@ from .limits import DEFAULT_LIMITS, KIB, Limits
 from .model import AS_TUPLE, Document, key, refusal
 
 DIGEST_PREFIX_BYTES = 8
-BLOCK_OVERHEAD_BYTES = 1 + 1 + DIGEST_PREFIX_BYTES + 9 + 5
 _ARRAY_OF_3 = 0x83
 _BYTES_8 = 0x48
 _UINT, _BYTES = 0, 2
 
-Offset = Annotated[int, Field(ge=0, lt=1 << 40)]
+OFFSET_END = 1 << 40
+Offset = Annotated[int, Field(ge=0, lt=OFFSET_END)]
 Length = Annotated[int, Field(ge=1, le=DEFAULT_LIMITS.request_bytes_max)]
 Range = Annotated[tuple[Offset, Length], AS_TUPLE]
 
@@ -72,13 +72,17 @@ class Block:
 
 def decode_block(message: bytes, limits: Limits = DEFAULT_LIMITS) -> Block:
     """Read a block. Raises `DocumentError` unless the message is the one deterministic encoding of it."""
-    if len(message) > limits.block_bytes_max + BLOCK_OVERHEAD_BYTES:
-        raise DocumentError(Reason.TOO_LARGE, f"block: expected at most {limits.block_bytes_max} bytes of data")
     start = 2 + DIGEST_PREFIX_BYTES
     if len(message) < start or message[0] != _ARRAY_OF_3 or message[1] != _BYTES_8:
         raise _bad_block("an array of digest prefix, offset and data")
     offset, position = _argument(message, start, _UINT)
     length, position = _argument(message, position, _BYTES)
+    if offset >= OFFSET_END:
+        raise _bad_block("an offset below 2^40")
+    if length > limits.block_bytes_max:
+        raise DocumentError(
+            Reason.TOO_LARGE, f"block: expected at most {limits.block_bytes_max} bytes of data, got {length}"
+        )
     if position + length != len(message) or length == 0:
         raise _bad_block("the data to fill the message")
     return Block(message[2:start], offset, memoryview(message)[position:])

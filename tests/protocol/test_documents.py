@@ -285,10 +285,14 @@ def test_a_hostile_block_is_refused_or_is_the_one_encoding(message: bytes) -> No
     assert block.encode() == message
 
 
-def test_a_block_over_its_limit_is_refused() -> None:
+def test_a_block_over_its_limits_is_refused() -> None:
+    assert len(decode_block(Block(bytes(8), (1 << 40) - 1, bytes(65_536)).encode()).data) == 65_536
     with pytest.raises(DocumentError) as caught:
-        decode_block(Block(bytes(8), 0, bytes(65_600)).encode())
+        decode_block(Block(bytes(8), 0, bytes(65_537)).encode())
     assert caught.value.reason is Reason.TOO_LARGE
+    with pytest.raises(DocumentError) as caught:
+        decode_block(Block(bytes(8), 1 << 40, b"x").encode())
+    assert caught.value.reason is Reason.BAD_BLOCK
 
 
 @pytest.mark.parametrize(

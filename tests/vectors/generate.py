@@ -169,6 +169,8 @@ SUMMARY = doc.CampaignSummary(
     devices=2,
 )
 
+REPLY = doc.Reply(request_id=seeded("request", 16), result=SUMMARY.to_cbor())
+
 SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("root", ROOT, ROLES[doc.RoleName.ROOT]),
     ("assignment", ASSIGNMENT, ROLES[doc.RoleName.DIRECTOR]),
@@ -182,11 +184,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("report with a hold", REPORT, DEVICE),
     ("terminal report", FAILED, DEVICE),
     ("ack", doc.Ack(device="gw-1", pair=(12, 9), challenge=seeded("challenge", 16)), ROLES[doc.RoleName.BRIDGE]),
-    (
-        "reply with a result",
-        doc.Reply(request_id=seeded("request", 16), result=SUMMARY.to_cbor()),
-        ROLES[doc.RoleName.BRIDGE],
-    ),
+    ("reply with a result", REPLY, ROLES[doc.RoleName.BRIDGE]),
     (
         "reply with a refusal",
         doc.Reply(request_id=seeded("request", 16), reason=Reason.UNKNOWN_RELEASE, message="push the release first"),
@@ -277,6 +275,16 @@ def refused_documents() -> Iterable[Vectors]:
         ("text for bytes", REPORT, report | {9: "0" * 16}, Reason.BAD_DOCUMENT),
         ("a root without one of the roles", ROOT, root | {4: ROOT.to_cbor()[4][:4]}, Reason.BAD_DOCUMENT),  # type: ignore[index]
         ("a root with an unknown key below 16", ROOT, root | {15: 0}, Reason.BAD_DOCUMENT),
+        ("a root with an unknown key above 23", ROOT, root | {24: 0}, Reason.BAD_DOCUMENT),
+        ("an unknown reason", FAILED, FAILED.to_cbor() | {13: "because"}, Reason.BAD_DOCUMENT),
+        ("a broker address with a path", ROOT, root | {7: [{1: "broker/x", 2: 8883}]}, Reason.BAD_DOCUMENT),
+        ("an empty certificate", HELLO, HELLO.to_cbor() | {6: b""}, Reason.BAD_DOCUMENT),
+        ("an argument below 0", COMMAND, COMMAND.to_cbor() | {6: {-1: 0}}, Reason.BAD_DOCUMENT),
+        ("an argument above 23", COMMAND, COMMAND.to_cbor() | {6: {24: 0}}, Reason.BAD_DOCUMENT),
+        ("a result below 0", REPLY, REPLY.to_cbor() | {4: {-1: 0}}, Reason.BAD_DOCUMENT),
+        ("a count below 0", SUMMARY, SUMMARY.to_cbor() | {7: {"failed": -1}}, Reason.BAD_DOCUMENT),
+        ("an empty source", PAYLOAD, PAYLOAD.to_cbor() | {6: [""]}, Reason.BAD_DOCUMENT),
+        ("a window that begins tomorrow", ASSIGNMENT, ASSIGNMENT.to_cbor() | {9: [[86_400, 0]]}, Reason.BAD_DOCUMENT),
         ("a default left out", PLAIN[1][1], {1: "gw-1"}, Reason.BAD_DOCUMENT),
         ("too many ranges", PLAIN[-1][1], {1: bytes(32), 2: [[0, 1]] * 33, 3: 1024}, Reason.BAD_DOCUMENT),
     ]
@@ -422,6 +430,7 @@ def blocks_file() -> Vectors:
         "data cut short": good[:-1],
         "a byte too many": good + b"\0",
         "a fourth element": encode([seeded("payload", 8), 0, b"x", 0]),
+        "an offset of 2^40": encode([seeded("payload", 8), 1 << 40, b"x"]),
     }
     return {
         "about": "Blocks of a payload, as data messages carry them.",
@@ -547,6 +556,7 @@ def releases_file() -> Vectors:
                 "component": "rootfs",
                 "version": "2.0.0",
                 "tree": encode(built.tree.to_cbor()).hex(),
+                "fetch_arguments": encode({1: built.tree.to_cbor(), 2: "2.0.0", 3: 0}).hex(),
                 "image_sha256": built.image_sha256.hex(),
                 "release": parse_envelope(envelope).digest.hex(),
                 "signer": key.public.cose_key.hex(),

@@ -14,8 +14,7 @@ from .signed import SignedModel
 SOURCE_MQTT = "mqtt:"
 """The one source that every device has: byte ranges from the bridge."""
 
-SecondOfDay = Annotated[int, Field(ge=0, le=86_400)]
-Window = Annotated[tuple[SecondOfDay, SecondOfDay], AS_TUPLE]
+Window = Annotated[tuple[Annotated[int, Field(ge=0, lt=86_400)], Annotated[int, Field(ge=0, le=86_400)]], AS_TUPLE]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
