@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from narrowboat_protocol.documents.fields import CERTIFICATE_BYTES_MAX, SIZE_END
 from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
 from narrowboat_protocol.limits import KIB, MIB, Limits
-from narrowboat_protocol.payload import available_codecs
+from narrowboat_protocol.payload import Codec, available_codecs
 from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.trust import Hardware, Trust
 
@@ -104,6 +104,7 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         stack.callback(workers.close)
         stack.callback(hooks.close)
         link = _open_link(config, limits, inbox, stack) if with_link else NoLink()
+        warn_of_missing(available_codecs())
         settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
@@ -270,6 +271,17 @@ def _boot_status(boot: BootControl, journal: bytes | None, slots: tuple[str, str
 def hardware_of(config: Config) -> Hardware:
     vendor = vendor_id(config.gateway.vendor)
     return Hardware(vendor, class_id(vendor, config.gateway.hardware_class))
+
+
+def warn_of_missing(available: Collection[Codec]) -> None:
+    """Say it at the start, not when the first release has failed. Operators see it from the hello."""
+    missing = ", ".join(codec.name.lower() for codec in Codec if codec not in available)
+    if missing:
+        _log.warning(
+            "this installation cannot decode %s, and a release in it will fail here; install narrowboat-device[%s]",
+            missing,
+            missing,
+        )
 
 
 def settings_of(config: Config, certificate: bytes, root: bytes, slots: Mapping[str, SlotFile]) -> Settings:

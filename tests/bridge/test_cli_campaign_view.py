@@ -113,6 +113,11 @@ def test_a_hold_stands_beside_the_state() -> None:
     assert "[####################]" in table[-1]
 
 
+def test_what_will_fail_is_told_below_the_devices() -> None:
+    warned = summary({"waiting": 1}).model_copy(update={"warning": "1 of its devices cannot decode zstd"})
+    assert CampaignView(warned, (attempt(),)).table()[-1] == "warning: 1 of its devices cannot decode zstd"
+
+
 def test_machines_read_the_names_of_the_documents() -> None:
     value = as_json(attempt(state=State.FAILED, reason=Reason.STORAGE_FULL, reported_at=0))
     assert (value["state"], value["reason"], value["reported_at"]) == ("failed", "storage_full", "1970-01-01T00:00:00Z")

@@ -59,6 +59,7 @@ def test_a_release_file_becomes_a_release_and_a_payload_under_its_digest(desk: D
     release = desk.uploads.finish("anna", RELEASE.file_digest)
     assert (release.digest, release.version, release.sequence) == (RELEASE.digest, "2.0", 3)
     assert release.payload == RELEASE.reference
+    assert set(release.codecs) == RELEASE.head.codecs != set()
     assert release.file_size_bytes == len(RELEASE.file)
     assert (desk.payloads / RELEASE.payload_digest.hex()).read_bytes() == RELEASE.payload
     assert [path.name for path in desk.payloads.iterdir()] == [RELEASE.payload_digest.hex()]

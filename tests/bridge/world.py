@@ -35,6 +35,7 @@ from narrowboat_protocol.documents import (
 )
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 from narrowboat_protocol.model import Document
+from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.states import State
 from tests.support.fleet import COMPONENT, HARDWARE, NOW
 
@@ -70,6 +71,7 @@ def release(number: int = 1, **changes: object) -> Release:
         "envelope": b"envelope %d" % number,
         "file_digest": digest(50 + number),
         "added_at": NOW,
+        "codecs": (Codec.ZSTD,),
     }
     return Release(**(fields | changes))  # type: ignore[arg-type]
 

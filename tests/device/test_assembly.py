@@ -9,12 +9,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from narrowboat_device.assembly import open_gateway
+from narrowboat_device.assembly import open_gateway, warn_of_missing
 from narrowboat_device.boot.state import BootState, read_state, write_state
 from narrowboat_device.core.judge import committed_slot
 from narrowboat_device.core.memory import Attempt
 from narrowboat_protocol.errors import UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.states import State
 from tests.device.kit import DISK, GatewayFolder, make_gateway
 from tests.support.fleet import COMPONENT, FleetKit
@@ -33,6 +34,18 @@ def test_a_record_that_is_gone_is_made_anew_and_said_to_be_lost(
     with open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False) as opened:
         assert opened.started.records[next(key for key in opened.started.records if key == record)] == b""
     assert f"record {record}: expected one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("available", "told"),
+    [(set(Codec), ""), ({Codec.STORED, Codec.LZMA}, "cannot decode zstd, and a release in it will fail here")],
+)
+def test_a_codec_that_is_missing_is_told_at_the_start(
+    available: set[Codec], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_missing(available)
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
 
 
 @pytest.mark.parametrize("content", [None, bytes(8192), b"\xff" * 8192])

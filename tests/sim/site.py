@@ -131,4 +131,5 @@ def _known(release: MadeRelease, number: int) -> KnownRelease:
         envelope=release.envelope,
         file_digest=release.file_digest,
         added_at=NOW,
+        codecs=tuple(sorted(release.head.codecs)),
     )

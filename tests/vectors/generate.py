@@ -234,6 +234,7 @@ PLAIN: list[tuple[str, Document]] = [
         doc.DeviceDetail(summary=DEVICE_SUMMARY, hardware="gateway-a", agent_version="0.1.0", attempts=(ATTEMPT,)),
     ),
     ("campaign summary", SUMMARY),
+    ("campaign summary with a warning", SUMMARY.model_copy(update={"warning": "1 device cannot decode zstd: gw-2"})),
     ("campaign page", doc.CampaignPage(campaigns=(SUMMARY,))),
     ("campaign detail", doc.CampaignDetail(summary=SUMMARY, attempts=(ATTEMPT,), more=False)),
     (

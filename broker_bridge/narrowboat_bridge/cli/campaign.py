@@ -112,6 +112,8 @@ def _start(arguments: argparse.Namespace) -> int:
                 byte_budget=arguments.byte_budget,
             )
         summary = client.call(request, CampaignSummary)
+        if summary.warning is not None:
+            print(f"warning: {printable(summary.warning)}", file=sys.stderr)
         if arguments.wait:
             status = _follow(client, summary.name, arguments)
         else:

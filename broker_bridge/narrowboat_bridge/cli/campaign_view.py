@@ -49,7 +49,8 @@ class CampaignView:
         return [attempt for attempt in self.attempts if before.get(attempt.device) != _gist(attempt)]
 
     def table(self) -> list[str]:
-        return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts))]
+        warning = [f"warning: {self.summary.warning}"] if self.summary.warning is not None else []
+        return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts)), *warning]
 
     def heading(self) -> str:
         """Where it stands as a whole, in a line."""

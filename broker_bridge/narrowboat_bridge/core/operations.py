@@ -101,7 +101,7 @@ class Operations:
         turn.say(Emit(EventKind.CAMPAIGN_STARTED, campaign=wanted.name, release=wanted.release, operator=operator))
         for device in self._ledger.devices_for(wanted):
             self._changes.give(device, wanted, now, turn)
-        return views.campaign_summary(self._ledger, wanted)
+        return views.campaign_summary(self._ledger, wanted, views.codec_warning(self._ledger, wanted))
 
     def _repeated(self, known: Campaign, wanted: Campaign) -> Document | Refusal:
         """A start under a name that is taken: the same start again is answered, another one is refused."""
@@ -110,7 +110,7 @@ class Operations:
         )
         if as_wanted != wanted:
             return Refusal(Reason.CONFLICT, f"a campaign {known.name} with other content exists; choose another name")
-        return views.campaign_summary(self._ledger, known)
+        return views.campaign_summary(self._ledger, known, views.codec_warning(self._ledger, known))
 
     def _unfit(self, campaign: Campaign, release: Release) -> Refusal | None:
         """Why a listed device cannot take part. All are looked at before anything is changed."""

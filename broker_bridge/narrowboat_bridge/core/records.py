@@ -15,6 +15,7 @@ from narrowboat_protocol.documents import BootPair, Hello, PayloadReference, Slo
 from narrowboat_protocol.documents.director import Window
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.release_file import HEADER_BYTES, TRAILER_BYTES
 from narrowboat_protocol.states import HoldReason, State
 
@@ -78,6 +79,8 @@ class Release:
     file_digest: bytes
     """SHA-256 of the release file that brought it."""
     added_at: int
+    codecs: tuple[Codec, ...]
+    """What a device must be able to decode."""
 
     @property
     def file_size_bytes(self) -> int:

@@ -22,6 +22,7 @@ from narrowboat_protocol.documents import (
     UploadState,
 )
 from narrowboat_protocol.model import Document
+from narrowboat_protocol.payload import Codec
 
 from .ledger import Ledger
 from .records import Attempt, Campaign, Device, Release
@@ -30,6 +31,7 @@ PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
 _CAMPAIGNS_SHOWN_MAX = 150
 _ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
+_DEVICES_NAMED_MAX = 4
 
 WAITING = "waiting"
 """Counts an attempt that the device has not reported on."""
@@ -54,7 +56,7 @@ def attempt_summary(attempt: Attempt) -> AttemptSummary:
     )
 
 
-def campaign_summary(ledger: Ledger, campaign: Campaign) -> CampaignSummary:
+def campaign_summary(ledger: Ledger, campaign: Campaign, warning: str | None = None) -> CampaignSummary:
     attempts = list(ledger.attempts_in(campaign.name))
     return CampaignSummary(
         name=campaign.name,
@@ -65,6 +67,28 @@ def campaign_summary(ledger: Ledger, campaign: Campaign) -> CampaignSummary:
         ended=campaign.ended,
         counts=dict(sorted(Counter(map(standing_word, attempts)).items())),
         devices=len(attempts),
+        warning=warning,
+    )
+
+
+def codec_warning(ledger: Ledger, campaign: Campaign) -> str | None:
+    """Which devices of a running campaign said hello without a codec that its payload needs: they will fail."""
+    needed = ledger.releases[campaign.release].codecs
+    if campaign.ended is not None:
+        return None
+    lacking = {
+        device.name: codecs
+        for device in ledger.devices_for(campaign)
+        if (codecs := set(needed).difference(device.hello.codecs))
+    }
+    if not lacking:
+        return None
+    missing = ", ".join(codec.name.lower() for codec in sorted(set[Codec]().union(*lacking.values())))
+    shown = ", ".join(list(lacking)[:_DEVICES_NAMED_MAX])
+    others = f" and {len(lacking) - _DEVICES_NAMED_MAX} more" if len(lacking) > _DEVICES_NAMED_MAX else ""
+    return (
+        f"{len(lacking)} of its devices cannot decode {missing} and will fail: {shown}{others};"
+        ' install the codec there (narrowboat-device[zstd]), or build the release with codec = "lzma"'
     )
 
 
@@ -79,7 +103,8 @@ def campaign_detail(ledger: Ledger, campaign: Campaign, after: str | None, limit
     ordered = sorted(ledger.attempts_in(campaign.name), key=lambda attempt: attempt.device)
     rest = [attempt for attempt in ordered if after is None or attempt.device > after]
     shown = _fitting(map(attempt_summary, rest[:limit]))
-    return CampaignDetail(summary=campaign_summary(ledger, campaign), attempts=shown, more=len(shown) < len(rest))
+    summary = campaign_summary(ledger, campaign, codec_warning(ledger, campaign))
+    return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest))
 
 
 def campaign_page(ledger: Ledger) -> CampaignPage:

@@ -15,6 +15,7 @@ from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.documents import Hello, PayloadReference
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import public_key_from_cbor
+from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.states import HoldReason, State
 
 from ..core.records import Attempt, Campaign, Device, Ending, Release
@@ -73,6 +74,7 @@ def release_row(release: Release) -> Row:
         "envelope": release.envelope,
         "file_digest": release.file_digest,
         "added_at": release.added_at,
+        "codecs": bytes(release.codecs),
     }
 
 
@@ -91,6 +93,7 @@ def release_from(row: Row) -> Release:
         envelope=row["envelope"],
         file_digest=row["file_digest"],
         added_at=row["added_at"],
+        codecs=tuple(map(Codec, row["codecs"])),
     )
 
 

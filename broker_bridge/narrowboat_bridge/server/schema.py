@@ -75,6 +75,7 @@ releases = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("file_digest", LargeBinary, nullable=False),
     Column("added_at", Integer, nullable=False),
+    Column("codecs", LargeBinary, nullable=False),
 )
 
 campaigns = Table(

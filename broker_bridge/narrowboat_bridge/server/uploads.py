@@ -201,6 +201,7 @@ class Uploads:
             envelope=envelope,
             file_digest=digest,
             added_at=self._wall_s(),
+            codecs=tuple(sorted(head.codecs)),
         )
 
     def _believe(self, envelope: bytes) -> tuple[Image, int, bytes]:

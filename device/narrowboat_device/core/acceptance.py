@@ -43,8 +43,12 @@ def accept_head(
             Reason.BAD_HEAD,
             f"expected a payload of {payload.size} bytes, its head says {head.payload_length}",
         )
-    if not head.codecs <= capabilities.codecs:
-        raise WrongPayloadError(Reason.UNSUPPORTED_CODEC, "the payload needs a codec that this device does not have")
+    if lacking := head.codecs - capabilities.codecs:
+        codecs = ", ".join(codec.name.lower() for codec in sorted(lacking))
+        raise WrongPayloadError(
+            Reason.UNSUPPORTED_CODEC,
+            f"the payload needs {codecs}, which this device lacks; install it there, or build the release with another",
+        )
     if head.peak_memory_bytes > capabilities.memory_bytes_max:
         raise WrongPayloadError(
             Reason.TOO_LARGE,
