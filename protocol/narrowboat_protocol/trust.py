@@ -3,7 +3,8 @@
 `Trust` holds one root and the fleet it belongs to. Bytes go in; out come documents whose signatures, role, freshness
 and addressee have been checked, or a `PeerError` that says which check failed. It reads no clock and keeps no file: the
 caller passes the time floor and the counters in, and stores what the results tell it to store. The order of checks is
-fixed: size, encoding, format, signatures, version or counter, freshness, addressee, hardware, sequence.
+fixed: size, encoding, format, signatures, version or counter, freshness, addressee, hardware, sequence. A root is read
+before its signatures, since it brings the keys of its own threshold.
 
 The root is the TUF root role (TUF 1.0.34, section 5.3): version N+1 is believed if the thresholds of N and of N+1 both
 signed it. A release is believed if the threshold of release keys signed its SUIT digest and the root lets them sign for

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import re
 
+from narrowboat_device.core.memory import ASSIGNMENT_BYTES_MAX
 from narrowboat_protocol import documents
-from narrowboat_protocol.documents import SignedModel
+from narrowboat_protocol.documents import (
+    REQUESTS,
+    RESULTS,
+    Delivery,
+    Event,
+    EventKind,
+    Hello,
+    Report,
+    Root,
+    SignedModel,
+    Verb,
+)
+from narrowboat_protocol.documents.director import SOURCE_LENGTH_MAX
 from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.model import Document
 from narrowboat_protocol.states import TABLE, State
 from narrowboat_protocol.topics import EVENT_TOPIC, READ_BY_OWNER, ROOT_TOPIC, WRITTEN_BY_OWNER
+from narrowboat_protocol.transfer import FetchRequest
 from tests.support.paths import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -46,6 +62,67 @@ def test_every_topic_is_listed_with_its_owner() -> None:
         for channel in channels
     }
     assert {row[0].strip("`") for row in table_under("Topics")} == topics | {EVENT_TOPIC, ROOT_TOPIC}
+
+
+def rule_of(kind: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__)
+
+
+def test_every_verb_is_told_with_its_role_request_and_result() -> None:
+    shown = {row[0].strip("`"): row[1:4] for row in table_under("Commands")}
+    assert shown == {
+        verb.value: ["operator" if REQUESTS[verb].STEERS else "viewer", rule_of(REQUESTS[verb]), rule_of(RESULTS[verb])]
+        for verb in Verb
+    }
+
+
+def test_every_kind_of_event_is_told_with_fields_that_there_are() -> None:
+    shown = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in table_under("Events")}
+    assert list(shown) == list(EventKind)
+    assert set().union(*shown.values()) == set(Event.model_fields) - {"sequence", "at", "kind"}
+
+
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def test_every_limit_is_the_one_that_holds() -> None:
+    shown = {}
+    for what, most in table_under("Limits"):
+        number, _, unit = most.strip(" |").partition(" ")
+        shown[what] = int(number) * UNITS[unit]
+    limits = DEFAULT_LIMITS
+    assert shown == {
+        "a document as it travels, signatures included": limits.document_bytes_max,
+        "the content of a signed document": SignedModel.BYTES_MAX,
+        "a root as it travels": limits.root_bytes_max,
+        "the content of a root": Root.BYTES_MAX,
+        "the content of a Hello": Hello.BYTES_MAX,
+        "the content of a Report": Report.BYTES_MAX,
+        "a Fetch-Request": FetchRequest.BYTES_MAX,
+        "a SUIT envelope": limits.envelope_bytes_max,
+        "an assignment as it travels, which a device stores": ASSIGNMENT_BYTES_MAX,
+        "signatures of a document or envelope": limits.signatures_max,
+        "values and keys in one CBOR item": limits.items_max,
+        "values and keys in a Hello": Hello.ITEMS_MAX,
+        "values and keys in a Report": Report.ITEMS_MAX,
+        "values and keys in a Fetch-Request": FetchRequest.ITEMS_MAX,
+        "values and keys in a Delivery": Delivery.ITEMS_MAX,
+        "nesting of CBOR": limits.depth_max,
+        "an X.509 certificate": length_max(Hello, "certificate"),
+        "the source of a payload, in characters": SOURCE_LENGTH_MAX,
+        "an image": limits.image_bytes_max,
+        "the head of a payload": limits.head_bytes_max,
+        "image bytes of one frame of a full payload": limits.full_frame_image_bytes_max,
+        "the data of a Block": limits.block_bytes_max,
+        "ranges of a Fetch-Request": limits.ranges_per_request_max,
+        "bytes that one Fetch-Request asks for": limits.request_bytes_max,
+    }
+
+
+def length_max(kind: type[Document], field: str) -> int:
+    (length,) = [rule.max_length for rule in kind.model_fields[field].metadata if hasattr(rule, "max_length")]
+    assert isinstance(length, int)
+    return length
 
 
 def test_every_kind_of_document_is_listed() -> None:

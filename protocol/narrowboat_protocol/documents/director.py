@@ -13,9 +13,10 @@ from .signed import SignedModel
 
 SOURCE_MQTT = "mqtt:"
 """The one source that every device has: byte ranges from the bridge."""
+SOURCE_LENGTH_MAX = 500
 
 Window = Annotated[tuple[Annotated[int, Field(ge=0, lt=86_400)], Annotated[int, Field(ge=0, le=86_400)]], AS_TUPLE]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=SOURCE_LENGTH_MAX)]
 
 
 class PayloadReference(Document):

@@ -1,7 +1,8 @@
 """Signing a model and opening a signed one: the only way from bytes to a believed document.
 
-`open_signed` checks size, outer shape, format and signatures, and only then reads the content, so that nothing unsigned
-is ever parsed as a document.
+`open_signed` checks size, outer shape, format and signatures, and only then reads the content. What must be read before
+anybody can be asked for a signature (a root, a hello, the request id of a refused command) is named in docs/protocol.md
+and is bounded by its `BYTES_MAX` and `ITEMS_MAX`.
 """
 
 from __future__ import annotations
