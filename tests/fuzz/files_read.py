@@ -27,7 +27,8 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB
 from narrowboat_protocol.states import State
 from tests.bridge.test_config import GOOD as BRIDGE_TOML
 from tests.device.kit import CONFIG as DEVICE_TOML
-from tests.vectors.generate import ASSIGNMENT, FAILED, FLEET_ID, SIGNED_ASSIGNMENT, seeded
+from tests.vectors.documents import ASSIGNMENT, FAILED, FLEET_ID, SIGNED_ASSIGNMENT
+from tests.vectors.seeds import seeded
 
 from . import owner
 from .shapes import JSON, RECORD, TOML

@@ -24,18 +24,9 @@ from narrowboat_protocol.topics import parse_topic
 from narrowboat_protocol.transfer import FetchRequest, decode_block
 from narrowboat_protocol.tree import HASH_BYTES, Tree, check_layer, check_leaves
 from narrowboat_protocol.trust import Trust
-from tests.vectors.generate import (
-    ASSIGNMENT,
-    DEVICE,
-    FILES,
-    FLEET_ID,
-    NOW,
-    OPERATOR,
-    PLAIN,
-    ROLES,
-    ROOT,
-    SIGNED,
-)
+from tests.vectors.documents import ASSIGNMENT, FLEET_ID, PLAIN, ROOT, SIGNED
+from tests.vectors.generate import FILES
+from tests.vectors.seeds import DEVICE, NOW, OPERATOR, ROLES
 
 from . import owner
 from .payloads_read import PAYLOAD_TARGETS
@@ -191,7 +182,10 @@ _REQUESTS: list[type[Document]] = list(doc.REQUESTS.values())
 _RESULTS: list[type[Document]] = list(dict.fromkeys(doc.RESULTS.values()))
 _DELIVERIES = tuple(document.encode() for _, document in PLAIN if isinstance(document, doc.Delivery))
 _FETCHES = tuple(document.encode() for _, document in PLAIN if isinstance(document, FetchRequest))
-_ENVELOPES = tuple(ENVELOPE.put_together(ENVELOPE.take_apart(each)) for each in _hex("releases.json", "envelope"))
+_ENVELOPES = tuple(
+    ENVELOPE.put_together(ENVELOPE.take_apart(bytes.fromhex(case["envelope"])))
+    for case in _VECTORS["releases.json"]["accepted"]
+)
 _TOPICS = tuple(
     (case["topic"] if isinstance(case, dict) else case).encode()
     for case in (*_VECTORS["topics.json"]["accepted"], *_VECTORS["topics.json"]["refused"])

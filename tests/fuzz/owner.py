@@ -19,7 +19,8 @@ from narrowboat_bridge.pki import Authority, issue_client
 from narrowboat_bridge.server.operators import OperatorDesk
 from narrowboat_protocol import documents as doc
 from narrowboat_protocol.trust import Freshness, Trust
-from tests.vectors.generate import ASSIGNMENT, FLEET_ID, NOW, OPERATOR, ROLES, ROOT, SECOND_RELEASE_KEY, seeded
+from tests.vectors.documents import ASSIGNMENT, FLEET_ID, ROOT
+from tests.vectors.seeds import NOW, OPERATOR, ROLES, SECOND_RELEASE_KEY, seeded
 
 RELEASE_KEYS = (ROLES[doc.RoleName.RELEASE], SECOND_RELEASE_KEY)
 ROOT_DATA = doc.sign_model(ROOT, FLEET_ID, [ROLES[doc.RoleName.ROOT]])

@@ -11,7 +11,8 @@ from narrowboat_protocol.payload.codecs import compress_frame, decompress_frame
 from narrowboat_protocol.payload.head import HEAD_START_BYTES, measure_head
 from narrowboat_protocol.release_file import encode_header, encode_trailer, read_layout
 from tests.support.images import small_image
-from tests.vectors.generate import ENCODED_ZEROS, FILES
+from tests.vectors.generate import FILES
+from tests.vectors.images import ENCODED_ZEROS
 
 from .shapes import PAYLOAD
 from .targets import Target

@@ -26,7 +26,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.payload import measure_head
 from narrowboat_protocol.payload.head import hash8
 from narrowboat_protocol.suit.envelope import Envelope, digest_of
-from tests.vectors.generate import FLEET_ID
+from tests.vectors.documents import FLEET_ID
 
 from .mutation import INPUT_BYTES_MAX, loosely
 from .owner import RELEASE_KEYS, authority

@@ -13,18 +13,21 @@ import pytest
 from narrowboat_protocol import documents
 from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.cose import SignedDocument, verify_signatures
-from narrowboat_protocol.errors import NarrowboatError, Reason
+from narrowboat_protocol.errors import NarrowboatError, PayloadError, Reason
 from narrowboat_protocol.keys import PublicKey, public_key_from_cbor
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import Document
-from narrowboat_protocol.payload import FrameStream, parse_head
+from narrowboat_protocol.payload import Codec, Frame, FrameStream, decode_frame, parse_head
+from narrowboat_protocol.payload.codecs import decompress_frame
+from narrowboat_protocol.release_file import ReleaseFileLayout, read_layout
 from narrowboat_protocol.states import HoldReason, State
 from narrowboat_protocol.suit import open_release
 from narrowboat_protocol.topics import parse_topic
 from narrowboat_protocol.transfer import FetchRequest, decode_block
-from narrowboat_protocol.tree import Tree, check_layer
+from narrowboat_protocol.tree import Tree, check_layer, check_leaves
 from tests.support.paths import REPOSITORY
 from tests.vectors.generate import FILES, HERE, render
+from tests.vectors.images import HAND_MADE
 
 CDDL = (REPOSITORY / "docs" / "narrowboat.cddl").read_text(encoding="utf-8")
 VECTORS: dict[str, dict[str, Any]] = {name: json.loads((HERE / name).read_text(encoding="utf-8")) for name in FILES}
@@ -192,7 +195,12 @@ def test_blocks_are_read_and_described_alike() -> None:
 def test_a_tree_is_bound_to_its_layer_and_bounded() -> None:
     for case in VECTORS["trees.json"]["accepted"]:
         tree = Tree(DEFAULT_LIMITS.log2_chunk_size, case["length"], bytes.fromhex(case["root"]))
-        check_layer(tree, bytes.fromhex(case["layer"]), DEFAULT_LIMITS)
+        layer, leaves = bytes.fromhex(case["layer"]), bytes.fromhex(case["leaves"])
+        check_layer(tree, layer, DEFAULT_LIMITS)
+        assert len(leaves) == 32 * tree.chunk_count
+        for subtree in range(tree.subtree_count(DEFAULT_LIMITS)):
+            first, count = tree.subtree_span(subtree, DEFAULT_LIMITS)
+            check_leaves(tree, layer, subtree, leaves[32 * first : 32 * (first + count)], DEFAULT_LIMITS)
     for case in VECTORS["trees.json"]["refused"]:
         with pytest.raises(NarrowboatError):
             Tree.from_cbor(decode(bytes.fromhex(case["tree"]), max_bytes=100), DEFAULT_LIMITS)
@@ -216,14 +224,94 @@ def test_a_refused_head_is_refused_for_its_reason(case: dict[str, str]) -> None:
     assert caught.value.reason == case["refused"]
 
 
-@pytest.mark.parametrize("case", VECTORS["releases.json"]["accepted"], ids=lambda case: "+".join(case["classes"]))
+@pytest.mark.parametrize("case", VECTORS["payloads.json"]["frames"], ids=lambda case: case["name"])
+def test_a_refused_frame_is_refused_for_its_reason(case: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(case["encoded"])
+    frame = Frame(0, Codec(case["codec"]), 0, 1, 0, 300, 0, len(encoded), bytes.fromhex(case["hash8"]))
+    with pytest.raises(PayloadError) as caught:
+        decode_frame(frame, encoded, DEFAULT_LIMITS)
+    assert caught.value.reason == case["refused"]
+
+
+def test_the_frame_that_the_refused_ones_differ_from_is_read() -> None:
+    assert decompress_frame(Codec.ZSTD, HAND_MADE, 300, DEFAULT_LIMITS) == bytes(300)
+
+
+def tree_of(length: int) -> tuple[Tree, dict[str, Any]]:
+    case = next(case for case in VECTORS["trees.json"]["accepted"] if case["length"] == length)
+    return Tree(DEFAULT_LIMITS.log2_chunk_size, length, bytes.fromhex(case["root"])), case
+
+
+@pytest.mark.parametrize("case", VECTORS["trees.json"]["layers"], ids=lambda case: case["name"])
+def test_a_refused_layer_is_refused(case: dict[str, Any]) -> None:
+    tree, _ = tree_of(case["length"])
+    with pytest.raises(PayloadError) as caught:
+        check_layer(tree, bytes.fromhex(case["layer"]), DEFAULT_LIMITS)
+    assert caught.value.reason == case["refused"]
+
+
+@pytest.mark.parametrize("case", VECTORS["trees.json"]["leaves"], ids=lambda case: case["name"])
+def test_refused_leaves_are_refused(case: dict[str, Any]) -> None:
+    tree, built = tree_of(case["length"])
+    layer, leaves = bytes.fromhex(built["layer"]), bytes.fromhex(case["leaves"])
+    with pytest.raises(PayloadError) as caught:
+        check_leaves(tree, layer, case["subtree"], leaves, DEFAULT_LIMITS)
+    assert caught.value.reason == case["refused"]
+
+
+RELEASES = VECTORS["releases.json"]
+RELEASE_KEYS = {key.kid: key for key in map(key_of, RELEASES["keys"])}
+
+
+@pytest.mark.parametrize("case", RELEASES["accepted"], ids=lambda case: f"{case['threshold']} of 3")
 def test_a_release_is_read_as_said(case: dict[str, Any]) -> None:
-    key = key_of(case["signer"])
-    release = open_release(bytes.fromhex(case["envelope"]), {key.kid: key}, 1)
+    release = open_release(bytes.fromhex(case["envelope"]), RELEASE_KEYS, case["threshold"])
     image = release.images[0]
     assert release.digest.hex() == case["release"]
+    assert {kid.hex() for kid in release.signers} == set(case["signers"])
     assert (image.component, image.version, release.sequence) == (case["component"], case["version"], case["sequence"])
     assert [str(number) for number in image.class_ids] == case["class_ids"]
     assert image.image_sha256.hex() == case["image_sha256"]
     assert case["fetch_arguments"] in case["envelope"]
     assert described_by("Fetch-Arguments", bytes.fromhex(case["fetch_arguments"]))
+
+
+@pytest.mark.parametrize("case", RELEASES["refused"], ids=lambda case: case["name"])
+def test_a_refused_release_is_refused_for_its_reason(case: dict[str, Any]) -> None:
+    with pytest.raises(NarrowboatError) as caught:
+        open_release(bytes.fromhex(case["envelope"]), RELEASE_KEYS, case["threshold"])
+    assert caught.value.reason == case["refused"]
+
+
+@pytest.mark.parametrize("case", DOCUMENTS["disbelieved"], ids=lambda case: case["name"])
+def test_a_document_that_is_not_believed_is_refused_for_its_reason(case: dict[str, Any]) -> None:
+    fleet_id = bytes.fromhex(DOCUMENTS["fleet_id"])
+    keys = {key.kid: key for key in map(key_of, case["keys"])}
+    with pytest.raises(NarrowboatError) as caught:
+        documents.open_signed(
+            documents.Assignment,
+            bytes.fromhex(case["signed"]),
+            fleet_id=fleet_id,
+            keys=keys,
+            threshold=case["threshold"],
+        )
+    assert caught.value.reason == case["refused"]
+
+
+def layout_of(file: bytes) -> ReleaseFileLayout:
+    return read_layout(lambda offset, length: file[offset : offset + length], len(file), DEFAULT_LIMITS)
+
+
+def test_a_release_file_is_taken_apart() -> None:
+    for case in VECTORS["release_files.json"]["accepted"]:
+        file = bytes.fromhex(case["file"])
+        layout = layout_of(file)
+        assert file[layout.payload_offset :][: layout.payload_length].hex() == case["payload"]
+        assert file[layout.envelope_offset :][: layout.envelope_length].hex() == case["envelope"]
+
+
+@pytest.mark.parametrize("case", VECTORS["release_files.json"]["refused"], ids=lambda case: case["name"])
+def test_a_refused_release_file_is_refused_for_its_reason(case: dict[str, str]) -> None:
+    with pytest.raises(NarrowboatError) as caught:
+        layout_of(bytes.fromhex(case["file"]))
+    assert caught.value.reason == case["refused"]

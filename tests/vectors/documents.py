@@ -1,0 +1,341 @@
+"""Vectors of documents: what is read and written alike, what is refused for its shape, and what is not believed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from narrowboat_protocol import documents as doc
+from narrowboat_protocol.cbor import encode
+from narrowboat_protocol.cose import document_aad, sign1, sign_document
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.model import Document
+from narrowboat_protocol.states import HoldReason, State
+from narrowboat_protocol.suit import class_id, vendor_id
+from narrowboat_protocol.transfer import FetchRequest
+
+from .seeds import (
+    DAY,
+    DEVICE,
+    NOW,
+    OPERATOR,
+    ROLES,
+    SECOND_RELEASE_KEY,
+    Vectors,
+    ed25519_key,
+    notation,
+    p256_key,
+    seeded,
+)
+
+
+def root_document() -> doc.Root:
+    keys = [*ROLES.values(), SECOND_RELEASE_KEY]
+    kids: dict[doc.RoleName, tuple[bytes, ...]] = {name: (key.public.kid,) for name, key in ROLES.items()}
+    kids[doc.RoleName.RELEASE] += (SECOND_RELEASE_KEY.public.kid,)
+    return doc.Root(
+        version=1,
+        expires_at=NOW + 3650 * DAY,
+        keys=tuple(key.public.to_cbor() for key in keys),
+        roles=tuple(
+            doc.Role(name=name, threshold=len(kids[name]), kids=kids[name], components=_only_for_releases(name))
+            for name in doc.RoleName
+        ),
+        components=(doc.ComponentRule(component="rootfs", epoch=0, minimum_sequence=3),),
+        broker_anchors=(seeded("certificate", 40),),
+        broker_addresses=(doc.BrokerAddress(host="broker.example.com", port=8883),),
+    )
+
+
+def _only_for_releases(name: doc.RoleName) -> tuple[str, ...] | None:
+    return ("rootfs",) if name is doc.RoleName.RELEASE else None
+
+
+ROOT = root_document()
+FLEET_ID = hashlib.sha256(ROOT.encode()).digest()
+
+PAYLOAD = doc.PayloadReference(
+    digest=seeded("payload"), kind=0, size=5_000_000, head_size=300, head_sha256=seeded("head")
+)
+ASSIGNMENT = doc.Assignment(
+    device="gw-1",
+    counter=7,
+    issued_at=NOW,
+    expires_at=NOW + 7 * DAY,
+    nonce=seeded("nonce", 16),
+    root_version=1,
+    targets=(doc.Target(component="rootfs", release=seeded("release"), payloads=(PAYLOAD,)),),
+    campaign="spring",
+    reboot_windows=((3600, 7200), (82_800, 1800)),
+    byte_budget=20_000_000,
+)
+HELLO = doc.Hello(
+    device="gw-1",
+    pair=(12, 1),
+    nonce=seeded("nonce", 16),
+    root_version=1,
+    assignment_counter=6,
+    certificate=seeded("certificate", 40),
+    component="rootfs",
+    vendor_id=vendor_id("example.com").bytes,
+    class_id=class_id(vendor_id("example.com"), "gateway-a").bytes,
+    slots=(
+        doc.SlotInfo(name="a", size=1 << 29, release=seeded("old release"), version="1.9.0"),
+        doc.SlotInfo(name="b", size=1 << 29),
+    ),
+    running_slot="a",
+    boot_id=seeded("boot", 16),
+    codecs=(0, 1, 2),
+    formats=(1,),
+    agent_version="0.1.0",
+    challenge=seeded("challenge", 16),
+    last_end=State.SUCCEEDED,
+)
+REPORT = doc.Report(
+    device="gw-1",
+    pair=(12, 9),
+    attempt=7,
+    component="rootfs",
+    release=seeded("release"),
+    state=State.DOWNLOADING,
+    hold=doc.Hold(reason=HoldReason.BYTE_BUDGET, since=NOW, next_check=NOW + 3600),
+    slot="a",
+    boot_id=seeded("boot", 16),
+    done_bytes=4_194_304,
+    total_bytes=67_108_864,
+    wire_bytes=1_700_000,
+)
+FAILED = REPORT.model_copy(
+    update={"pair": (12, 10), "state": State.FAILED, "hold": None, "reason": Reason.MEDIUM_FAILED, "detail": "chunk 7"}
+)
+COMMAND = doc.Command.of(
+    doc.CampaignStart(campaign="spring", release=seeded("release"), devices=("gw-1", "gw-2"), byte_budget=20_000_000),
+    operator="ada",
+    request_id=seeded("request", 16),
+    issued_at=NOW,
+    expires_at=NOW + 300,
+)
+SUMMARY = doc.CampaignSummary(
+    name="spring",
+    release=seeded("release"),
+    version="2.0.0",
+    started_at=NOW,
+    started_by="ada",
+    counts={"failed": 1, "downloading": 1},
+    devices=2,
+)
+
+REPLY = doc.Reply(request_id=seeded("request", 16), result=SUMMARY.to_cbor())
+
+SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
+    ("root", ROOT, ROLES[doc.RoleName.ROOT]),
+    ("assignment", ASSIGNMENT, ROLES[doc.RoleName.DIRECTOR]),
+    (
+        "assignment that withdraws everything",
+        ASSIGNMENT.model_copy(update={"targets": (), "campaign": None, "reboot_windows": (), "byte_budget": None}),
+        ROLES[doc.RoleName.DIRECTOR],
+    ),
+    ("hello", HELLO, DEVICE),
+    ("hello of a new device", HELLO.model_copy(update={"challenge": None, "last_end": None}), DEVICE),
+    ("report with a hold", REPORT, DEVICE),
+    ("terminal report", FAILED, DEVICE),
+    ("ack", doc.Ack(device="gw-1", pair=(12, 9), challenge=seeded("challenge", 16)), ROLES[doc.RoleName.BRIDGE]),
+    ("reply with a result", REPLY, ROLES[doc.RoleName.BRIDGE]),
+    (
+        "reply with a refusal",
+        doc.Reply(request_id=seeded("request", 16), reason=Reason.UNKNOWN_RELEASE, message="push the release first"),
+        ROLES[doc.RoleName.BRIDGE],
+    ),
+    (
+        "event",
+        doc.Event(
+            sequence=4, at=NOW, kind=doc.EventKind.REPORT, device="gw-1", campaign="spring", state=State.ON_TRIAL
+        ),
+        ROLES[doc.RoleName.BRIDGE],
+    ),
+    ("command", COMMAND, OPERATOR),
+    (
+        "operators",
+        doc.Operators(
+            version=1,
+            operators=(
+                doc.Operator(name="ada", cose_key=OPERATOR.public.to_cbor(), role=doc.OperatorRole.OPERATOR),
+                doc.Operator(
+                    name="grace", cose_key=p256_key("operator grace").public.to_cbor(), role=doc.OperatorRole.VIEWER
+                ),
+            ),
+        ),
+        ROLES[doc.RoleName.ADMIN],
+    ),
+]
+
+SIGNED_ASSIGNMENT = doc.sign_model(ASSIGNMENT, FLEET_ID, [ROLES[doc.RoleName.DIRECTOR]])
+ATTEMPT = doc.AttemptSummary(
+    device="gw-1", attempt=7, state=State.FAILED, reason=Reason.MEDIUM_FAILED, detail="chunk 7", reported_at=NOW
+)
+DEVICE_SUMMARY = doc.DeviceSummary(name="gw-1", last_seen_at=NOW, running_slot="a", version="1.9.0", campaign="spring")
+PLAIN: list[tuple[str, Document]] = [
+    ("delivery", doc.Delivery(assignment=SIGNED_ASSIGNMENT, envelopes=(seeded("envelope", 20),))),
+    ("device list", doc.DeviceList(after="gw-1", limit=50)),
+    ("device show", doc.DeviceShow(device="gw-1")),
+    ("campaign start", doc.CampaignStart(campaign="spring", release=seeded("release"), reboot_windows=((0, 60),))),
+    ("campaign show", doc.CampaignShow(campaign="spring")),
+    ("campaign list", doc.CampaignList()),
+    ("campaign abort", doc.CampaignAbort(campaign="spring")),
+    ("upload begin", doc.UploadBegin(digest=seeded("file"), size=5_000_400)),
+    ("upload finish", doc.UploadFinish(digest=seeded("file"))),
+    ("device page", doc.DevicePage(devices=(DEVICE_SUMMARY,), more=True)),
+    (
+        "device detail",
+        doc.DeviceDetail(summary=DEVICE_SUMMARY, hardware="gateway-a", agent_version="0.1.0", attempts=(ATTEMPT,)),
+    ),
+    ("campaign summary", SUMMARY),
+    ("campaign summary with a warning", SUMMARY.model_copy(update={"warning": "1 device cannot decode zstd: gw-2"})),
+    ("campaign page", doc.CampaignPage(campaigns=(SUMMARY,))),
+    ("campaign detail", doc.CampaignDetail(summary=SUMMARY, attempts=(ATTEMPT,), more=False)),
+    (
+        "upload state",
+        doc.UploadState(
+            offset=5_000_400,
+            release=doc.ReleaseSummary(
+                release=seeded("release"),
+                component="rootfs",
+                version="2.0.0",
+                sequence=3,
+                image_size=67_108_864,
+                payload_size=5_000_000,
+            ),
+        ),
+    ),
+    ("fetch request", FetchRequest(payload=seeded("payload"), ranges=((0, 300), (16_684, 65_536)), block_bytes=16_384)),
+]
+
+
+def rule_of(document: Document) -> str:
+    """The CDDL rule of a document: its class name with hyphens."""
+    name = type(document).__name__
+    return "".join(f"-{letter}" if letter.isupper() and at else letter for at, letter in enumerate(name))
+
+
+def refused_documents() -> Iterable[Vectors]:
+    report, root = REPORT.to_cbor(), ROOT.to_cbor()
+    shapes: list[tuple[str, Document, object, Reason]] = [
+        ("an unknown key", REPORT, report | {22: 0}, Reason.BAD_DOCUMENT),
+        ("a missing key", REPORT, {k: v for k, v in report.items() if k != 5}, Reason.BAD_DOCUMENT),
+        ("null for what is absent", REPORT, report | {13: None}, Reason.BAD_DOCUMENT),
+        ("a name with a capital", REPORT, report | {1: "GW-1"}, Reason.BAD_DOCUMENT),
+        ("a short digest", REPORT, report | {5: bytes(31)}, Reason.BAD_DOCUMENT),
+        ("an unknown state", REPORT, report | {6: "done"}, Reason.BAD_DOCUMENT),
+        ("a boolean for a number", REPORT, report | {3: True}, Reason.BAD_DOCUMENT),
+        ("a negative counter", REPORT, report | {3: -1}, Reason.BAD_DOCUMENT),
+        ("a counter of 2^53", REPORT, report | {3: 1 << 53}, Reason.BAD_DOCUMENT),
+        ("text for bytes", REPORT, report | {9: "0" * 16}, Reason.BAD_DOCUMENT),
+        ("a root without one of the roles", ROOT, root | {4: ROOT.to_cbor()[4][:4]}, Reason.BAD_DOCUMENT),  # type: ignore[index]
+        ("a root with an unknown key below 16", ROOT, root | {15: 0}, Reason.BAD_DOCUMENT),
+        ("a root with an unknown key above 23", ROOT, root | {24: 0}, Reason.BAD_DOCUMENT),
+        ("an unknown reason", FAILED, FAILED.to_cbor() | {13: "because"}, Reason.BAD_DOCUMENT),
+        ("a broker address with a path", ROOT, root | {7: [{1: "broker/x", 2: 8883}]}, Reason.BAD_DOCUMENT),
+        ("an empty certificate", HELLO, HELLO.to_cbor() | {6: b""}, Reason.BAD_DOCUMENT),
+        ("an argument below 0", COMMAND, COMMAND.to_cbor() | {6: {-1: 0}}, Reason.BAD_DOCUMENT),
+        ("an argument above 23", COMMAND, COMMAND.to_cbor() | {6: {24: 0}}, Reason.BAD_DOCUMENT),
+        ("a result below 0", REPLY, REPLY.to_cbor() | {4: {-1: 0}}, Reason.BAD_DOCUMENT),
+        ("a count below 0", SUMMARY, SUMMARY.to_cbor() | {7: {"failed": -1}}, Reason.BAD_DOCUMENT),
+        ("an empty source", PAYLOAD, PAYLOAD.to_cbor() | {6: [""]}, Reason.BAD_DOCUMENT),
+        ("a window that begins tomorrow", ASSIGNMENT, ASSIGNMENT.to_cbor() | {9: [[86_400, 0]]}, Reason.BAD_DOCUMENT),
+        ("a default left out", PLAIN[1][1], {1: "gw-1"}, Reason.BAD_DOCUMENT),
+        ("too many ranges", PLAIN[-1][1], {1: bytes(32), 2: [[0, 1]] * 33, 3: 1024}, Reason.BAD_DOCUMENT),
+    ]
+    for name, document, value, reason in shapes:
+        yield {"name": name, "rule": rule_of(document), "hex": encode(value).hex(), "refused": reason}
+    raw = REPORT.encode()
+    yield {
+        "name": "a byte after the document",
+        "rule": "Report",
+        "hex": (raw + b"\0").hex(),
+        "refused": "not_deterministic",
+    }
+    yield {"name": "a document cut short", "rule": "Report", "hex": raw[:-1].hex(), "refused": "not_deterministic"}
+
+
+_BAD = Reason.BAD_DOCUMENT
+
+
+def disbelieved_documents() -> Iterable[Vectors]:
+    """Whole documents that are read well and not believed, or not read since they could not be."""
+    director, second = ROLES[doc.RoleName.DIRECTOR], ed25519_key("role director 2")
+    content, kind = ASSIGNMENT.encode(), ASSIGNMENT.KIND
+    aad = document_aad(kind, 1, FLEET_ID)
+    one, other = sign1(director, content, external_aad=aad), FAILED.encode()
+    bad = sign1(second, content + b"\0", external_aad=aad)
+
+    def by_director(kind: str = kind, form: int = 1, fleet_id: bytes = FLEET_ID, content: bytes = content) -> bytes:
+        return sign1(director, content, external_aad=document_aad(kind, form, fleet_id))
+
+    cases: list[tuple[str, int, object, Reason]] = [
+        ("signed for another fleet", 1, [1, content, [by_director(fleet_id=bytes(32))]], Reason.BAD_SIGNATURE),
+        ("signed as another kind", 1, [1, content, [by_director("hello")]], Reason.BAD_SIGNATURE),
+        ("signed as another format", 1, [1, content, [by_director(form=2)]], Reason.BAD_SIGNATURE),
+        ("of a format to come", 1, [2, content, [by_director(form=2)]], Reason.UNKNOWN_FORMAT),
+        ("altered after signing", 1, [1, other, [one]], Reason.BAD_SIGNATURE),
+        ("signed by a stranger", 1, [1, content, [sign1(DEVICE, content, external_aad=aad)]], Reason.UNKNOWN_KEY),
+        ("one signature where two are needed", 2, [1, content, [one]], Reason.BAD_SIGNATURE),
+        ("one key twice where two are needed", 2, [1, content, [one, one]], Reason.BAD_SIGNATURE),
+        ("a bad signature beside enough good ones", 1, [1, content, [one, bad]], Reason.BAD_SIGNATURE),
+        ("no signature", 1, [1, content, []], _BAD),
+        ("seventeen signatures", 1, [1, content, [one] * 17], _BAD),
+        ("a signature that is text", 1, [1, content, [one, "two"]], _BAD),
+        ("content that is no byte string", 1, [1, ASSIGNMENT.to_cbor(), [one]], _BAD),
+        (
+            "a report that the director signed as an assignment",
+            1,
+            [1, FAILED.encode(), [by_director(content=FAILED.encode())]],
+            Reason.BAD_DOCUMENT,
+        ),
+    ]
+    for name, threshold, value, reason in cases:
+        yield {
+            "name": name,
+            "rule": "Assignment",
+            "keys": [key.public.cose_key.hex() for key in (director, second)],
+            "threshold": threshold,
+            "signed": encode(value).hex(),
+            "refused": reason,
+        }
+
+
+def documents_file() -> Vectors:
+    cases: list[Vectors] = []
+    for name, document, key in SIGNED:
+        content = document.encode()
+        signed = sign_document(content, document.FORMAT, document.KIND, FLEET_ID, [key]).encode()
+        cases.append(
+            {
+                "name": name,
+                "rule": rule_of(document),
+                "kind": document.KIND,
+                "format": document.FORMAT,
+                "notation": notation(document.to_cbor()),
+                "content": content.hex(),
+                "external_aad": document_aad(document.KIND, document.FORMAT, FLEET_ID).hex(),
+                "signer": key.public.cose_key.hex(),
+                "signed": signed.hex(),
+            }
+        )
+    for name, plain in PLAIN:
+        cases.append(
+            {
+                "name": name,
+                "rule": rule_of(plain),
+                "notation": notation(plain.to_cbor()),
+                "content": plain.encode().hex(),
+            }
+        )
+    about = "Documents: content, and for signed kinds what travels. Rules are those of docs/narrowboat.cddl."
+    return {
+        "about": about,
+        "fleet_id": FLEET_ID.hex(),
+        "accepted": cases,
+        "refused": list(refused_documents()),
+        "disbelieved": list(disbelieved_documents()),
+    }
