@@ -19,8 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from narrowboat_protocol.documents import RESULTS, Command, Event, Reply, Request, sign_model
-from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason, UsageError
-from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.errors import NarrowboatError, PeerError, UsageError
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.topics import EVENT_TOPIC, Channel, operator_topic
 from narrowboat_protocol.transfer import Block
@@ -117,14 +116,10 @@ class OperatorClient:
             issued_at=now_s,
             expires_at=now_s + LIFE_S,
         )
-        data = sign_model(command, self.trust.fleet_id, [self._signer])
-        if len(data) > DEFAULT_LIMITS.document_bytes_max:
-            raise UsageError(
-                Reason.TOO_LARGE,
-                f"expected a command of at most {DEFAULT_LIMITS.document_bytes_max} bytes, got {len(data)};"
-                " name fewer devices",
-            )
-        return command, data
+        try:
+            return command, sign_model(command, self.trust.fleet_id, [self._signer])
+        except UsageError as error:
+            raise UsageError(error.reason, f"{error}; name fewer devices") from None
 
     def _exchange(self, request_id: bytes, data: bytes) -> Reply:
         """Send the command, once on each connection and again after each wait, until its reply comes."""

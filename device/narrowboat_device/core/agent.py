@@ -158,16 +158,13 @@ class Agent:
         lost = [*self._memory.recall(event.records), *self._take_up_trust(provisioned)]
         lost += self._memory.end_from_outbox()
         self._inventory.begin(event.envelopes)
-        trust, attempt = self._memory.trust, self._lifecycle.attempt
         if read_record(Journal, event.records[Record.JOURNAL]) is None:
-            # What the newest assignment asked for is not known any more: it must not be taken for done.
-            counter = max(trust.assignment_counter - 1, 0)
-            trust = trust.model_copy(update={"assignment": None, "assignment_counter": counter})
+            lost += self._memory.begin_journal()
+        trust, attempt = self._memory.trust, self._lifecycle.attempt
         # The other records may know of more than this one: it is saved last, and may have failed to be.
         used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
         floor = max(trust.floor, self._inventory.committed_floor(event.boot, self._trust))
         raised = self._memory.save_trust(
-            assignment=trust.assignment,
             boot_number=used + 1,
             assignment_counter=max(trust.assignment_counter, attempt.attempt if attempt is not None else 0),
             floor_epoch=floor.epoch,

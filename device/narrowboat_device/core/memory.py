@@ -186,6 +186,14 @@ class Memory:
                 return [self.save_attempt(attempt.model_copy(update=changes))]
         return []
 
+    def begin_journal(self) -> list[Action]:
+        """There is no journal. If one was lost, it is not known what the newest assignment asked for, which must not be
+        taken for done: it is forgotten, so that it comes again. From now on a journal that is missing was lost.
+        """
+        counter = max(self.trust.assignment_counter - 1, 0)
+        self.trust = self.trust.model_copy(update={"assignment": None, "assignment_counter": counter})
+        return [self.save(Record.JOURNAL)]
+
     def note_attempt(self, attempt: Attempt) -> None:
         self.journal = self.journal.model_copy(update={"attempt": attempt})
 

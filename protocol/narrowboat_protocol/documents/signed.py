@@ -37,7 +37,7 @@ def sign_model(document: SignedModel, fleet_id: bytes, signers: Iterable[Signer]
     if len(content) > document.BYTES_MAX:
         raise UsageError(
             Reason.TOO_LARGE,
-            f"{type(document).__name__}: expected at most {document.BYTES_MAX} bytes, got {len(content)}; shorten it",
+            f"{type(document).__name__}: expected at most {document.BYTES_MAX} bytes, got {len(content)}",
         )
     return sign_document(content, document.FORMAT, document.KIND, fleet_id, signers).encode()
 
