@@ -65,6 +65,11 @@ class Way:
     def delay_s(self) -> float:
         return 0.02 if self._weather.calm else self._delay_s
 
+    def begin(self) -> None:
+        """A new connection: what waited in the old one is gone and keeps nobody waiting."""
+        self._free_s = self._last_s = 0.0
+        self._last_of_topic_s.clear()
+
     def send(self, parcel: Parcel) -> None:
         if self._weather.strikes(self._weather.loss, self._rng):
             parcel.lost()
@@ -167,6 +172,8 @@ class Connection:
         self.broker_lost: Act = _nothing
         """Called when the broker's end is gone."""
         path.connection = self
+        path.up.begin()
+        path.down.begin()
 
     def send_up(self, topic: str, size_bytes: int, arrive: Act, lost: Act) -> None:
         self.path.up.send(Parcel(self, topic, size_bytes, arrive, lost))
