@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 from narrowboat_bridge.core import devices as bridge_devices
 from narrowboat_bridge.core.attempts import Verdict
-from narrowboat_bridge.core.records import Device
+from narrowboat_bridge.core.campaigns import Campaigns
 from narrowboat_bridge.core.registry import Standing
-from narrowboat_bridge.core.steering import next_step
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_device.core.memory import Memory
 from narrowboat_device.core.trial import Trial
@@ -50,13 +49,6 @@ def _said_before_the_commit(performer: Any, now: Any) -> None:
     for step in performer._after_commit:  # noqa: SLF001
         step()
     performer._after_commit.clear()  # noqa: SLF001
-
-
-def _counter_of_the_store_alone(  # as many arguments as the function that it stands for
-    device: Device, attempt: Any, campaign: Any, release: Any, issued: Any, terms: Any, *, is_unsure: bool
-) -> Any:
-    unknown, low = replace(device, accepted_counter=0), replace(terms, counter_floor=0)
-    return next_step(unknown, attempt, campaign, release, issued, low, is_unsure=is_unsure)
 
 
 def _boot_number_in_memory_alone(memory: Any, **changes: Any) -> Any:
@@ -94,10 +86,8 @@ MUTATIONS: dict[str, Mutation] = {
     "every pair is remembered": Mutation(
         lambda: patch("narrowboat_bridge.core.registry.RECENT_PAIRS", 1 << 20), "bounds", Weather()
     ),
-    "counters follow the store alone": Mutation(
-        lambda: patch.object(bridge_devices, "next_step", _counter_of_the_store_alone),
-        "convergence",
-        Weather(bridge_restores_s=150.0),
+    "the bridge never looks at a device again": Mutation(
+        lambda: patch.object(Campaigns, "deadline", None), "convergence", Weather()
     ),
     "a hello is repeated though it was answered": Mutation(
         lambda: patch.object(Voice, "acknowledged", _hello_is_never_answered), "silence", Weather()
