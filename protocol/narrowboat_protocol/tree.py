@@ -170,6 +170,7 @@ class TreeBuilder:
         self._chunk = hashlib.sha256(_LEAF_PREFIX)
         self._length = 0
         self._leaves = bytearray()
+        self._finished = False
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the image."""
@@ -190,7 +191,10 @@ class TreeBuilder:
                 self._close_chunk()
 
     def finish(self) -> BuiltTree:
-        """Return the tree of all bytes taken; the builder is used up."""
+        """Return the tree of all bytes taken; the builder is used up, so a second call raises `UsageError`."""
+        if self._finished:
+            raise UsageError(Reason.BAD_USE, "expected one call, got a second; keep the result of the first")
+        self._finished = True
         if not self._length:
             raise UsageError(Reason.BAD_USE, "expected an image of at least one byte, got none")
         if self._length % self._limits.chunk_size_bytes:

@@ -201,6 +201,14 @@ def test_an_image_beyond_the_limit_is_refused_on_both_sides() -> None:
         builder.update(b"\x00")
 
 
+def test_a_builder_gives_one_tree_and_no_other_one_later() -> None:
+    builder = TreeBuilder(LIMITS)
+    builder.update(bytes(20))
+    builder.finish()
+    with pytest.raises(UsageError):
+        builder.finish()
+
+
 def test_an_empty_image_has_no_tree() -> None:
     with pytest.raises(UsageError):
         TreeBuilder(LIMITS).finish()
