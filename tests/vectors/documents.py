@@ -128,6 +128,10 @@ SUMMARY = doc.CampaignSummary(
 
 REPLY = doc.Reply(request_id=seeded("request", 16), result=SUMMARY.to_cbor())
 
+EVENT = doc.Event(
+    sequence=5, at=NOW, kind=doc.EventKind.REPORT, hold=HoldReason.WINDOW, reason=Reason.HOOK_FAILED, detail="exit 1"
+)
+
 SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("root", ROOT, ROLES[doc.RoleName.ROOT]),
     ("assignment", ASSIGNMENT, ROLES[doc.RoleName.DIRECTOR]),
@@ -154,6 +158,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
         ),
         ROLES[doc.RoleName.BRIDGE],
     ),
+    ("event with a hold and a reason", EVENT, ROLES[doc.RoleName.BRIDGE]),
     ("command", COMMAND, OPERATOR),
     (
         "operators",
@@ -237,6 +242,8 @@ def refused_documents() -> Iterable[Vectors]:
         ("an unknown reason", FAILED, FAILED.to_cbor() | {13: "because"}, Reason.BAD_DOCUMENT),
         ("a broker address with a path", ROOT, root | {7: [{1: "broker/x", 2: 8883}]}, Reason.BAD_DOCUMENT),
         ("an empty certificate", HELLO, HELLO.to_cbor() | {6: b""}, Reason.BAD_DOCUMENT),
+        ("a hold of another word", EVENT, EVENT.to_cbor() | {8: "weather"}, Reason.BAD_DOCUMENT),
+        ("an event for a reason of another word", EVENT, EVENT.to_cbor() | {12: "because"}, Reason.BAD_DOCUMENT),
         ("an argument below 0", COMMAND, COMMAND.to_cbor() | {6: {-1: 0}}, Reason.BAD_DOCUMENT),
         ("an argument above 23", COMMAND, COMMAND.to_cbor() | {6: {24: 0}}, Reason.BAD_DOCUMENT),
         ("a result below 0", REPLY, REPLY.to_cbor() | {4: {-1: 0}}, Reason.BAD_DOCUMENT),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from narrowboat_protocol.documents import Assignment, BootPair, EventKind
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
-from narrowboat_protocol.states import State
+from narrowboat_protocol.states import HoldReason, State
 
 from .records import Attempt, Campaign, Device, Release
 
@@ -104,11 +104,11 @@ class Emit:
     campaign: str | None = None
     release: bytes | None = None
     state: State | None = None
-    hold: str | None = None
+    hold: HoldReason | None = None
     done_bytes: int | None = None
     total_bytes: int | None = None
     wire_bytes: int | None = None
-    reason: str | None = None
+    reason: Reason | None = None
     operator: str | None = None
     detail: str | None = None
 

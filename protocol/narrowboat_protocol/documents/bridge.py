@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from ..errors import Reason
 from ..model import as_enum, key
-from ..states import State
+from ..states import HoldReason, State
 from .device import BootPair
 from .fields import Counter, Digest, Name, Nonce, Seconds, Size, Text, WireMap
 from .signed import SignedModel
@@ -61,10 +61,10 @@ class Event(SignedModel):
     campaign: Name | None = key(5, None)
     release: Digest | None = key(6, None)
     state: Annotated[State, as_enum(State)] | None = key(7, None)
-    hold: Text | None = key(8, None)
+    hold: Annotated[HoldReason, as_enum(HoldReason)] | None = key(8, None)
     done_bytes: Size | None = key(9, None)
     total_bytes: Size | None = key(10, None)
     wire_bytes: Size | None = key(11, None)
-    reason: Text | None = key(12, None)
+    reason: Annotated[Reason, as_enum(Reason)] | None = key(12, None)
     operator: Name | None = key(13, None)
     detail: Text | None = key(14, None)
