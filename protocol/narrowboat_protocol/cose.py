@@ -104,7 +104,7 @@ def verify_signatures(
     role's); a block that names a key in `keys` and does not verify is refused, since nobody honest writes one.
     `accept_es256` admits the deprecated number -7 for P-256 keys and, as the examples of the SUIT working group need
     it, blocks without a thumbprint. Raises `TrustError` with reason `unknown_key` (nobody known signed) or
-    `bad_signature`.
+    `bad_signature`, and `DocumentError` for a block of any other form.
     """
     assert threshold >= 1
     valid: set[bytes] = set()
@@ -147,11 +147,7 @@ def _to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> byte
 
 def _read_block(block: bytes, *, accept_es256: bool) -> tuple[int, bytes | None, bytes, bytes]:
     """Take a COSE_Sign1 apart: algorithm, thumbprint, protected header as signed, signature."""
-    try:
-        value = decode(block, max_bytes=_SIGNATURE_BLOCK_BYTES_MAX, tags=frozenset({_TAG_SIGN1}))
-    except EncodingError as error:
-        raise DocumentError(Reason.BAD_DOCUMENT, f"COSE_Sign1: {error}") from None
-    match value:
+    match _decode_part(block, frozenset({_TAG_SIGN1})):
         case cbor2.CBORTag(tag=18, value=[bytes(protected), dict(unprotected), None, bytes(signature)]) if (
             not unprotected
         ):
@@ -170,8 +166,15 @@ def _read_block(block: bytes, *, accept_es256: bool) -> tuple[int, bytes | None,
     return algorithm, kid, protected, signature
 
 
+def _decode_part(data: bytes, tags: frozenset[int] = frozenset()) -> object:
+    try:
+        return decode(data, max_bytes=_SIGNATURE_BLOCK_BYTES_MAX, tags=tags)
+    except EncodingError as error:
+        raise DocumentError(Reason.BAD_DOCUMENT, f"COSE_Sign1: {error}") from None
+
+
 def _read_protected(protected: bytes, *, accept_es256: bool) -> tuple[int, bytes | None]:
-    match decode(protected, max_bytes=_SIGNATURE_BLOCK_BYTES_MAX):
+    match _decode_part(protected):
         case {1: int(algorithm), 4: bytes(kid), **others} if not others and len(kid) == KID_BYTES:
             return algorithm, kid
         case {1: int(algorithm), **others} if not others and accept_es256 and algorithm == _ES256:

@@ -30,6 +30,14 @@ _KTY, _CRV, _X, _Y = 1, -1, -2, -3
 _KTY_OKP, _KTY_EC2 = 1, 2
 _CRV_P256, _CRV_ED25519 = 1, 6
 _COORDINATE_BYTES = 32
+_FIELD_ED25519 = (1 << 255) - 19
+_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = frozenset(
+    {0, 1, _ORDER_8, _FIELD_ED25519 - _ORDER_8, _FIELD_ED25519 - 1, _FIELD_ED25519, _FIELD_ED25519 + 1}
+)
+"""The y of the points whose order divides 8, in each of their encodings. Anybody can make signatures under such a key,
+good for any message, so whoever hands one in can deny what it signed.
+"""
 
 
 class Algorithm(IntEnum):
@@ -184,6 +192,8 @@ def _coordinate(members: Mapping[int, object], label: int) -> bytes:
 
 
 def _load_ed25519(x: bytes) -> ed25519.Ed25519PublicKey:
+    if int.from_bytes(x, "little") & (1 << 255) - 1 in _SMALL_ORDER:
+        raise _bad_key("a point of large order on Ed25519")
     try:
         return ed25519.Ed25519PublicKey.from_public_bytes(x)
     except (ValueError, UnsupportedAlgorithm):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from narrowboat_protocol.cose import (
     verify_signatures,
 )
 from narrowboat_protocol.errors import DocumentError, NarrowboatError, Reason, TrustError
-from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey, public_key_from_cbor
 
 KEYS = {algorithm: PrivateKey.generate(algorithm) for algorithm in Algorithm}
 OTHER = PrivateKey.generate(Algorithm.ED25519)
@@ -185,6 +186,39 @@ def test_a_document_without_one_to_sixteen_signatures_is_refused(signatures: obj
 def test_a_document_of_another_outer_shape_is_refused(outer: object) -> None:
     with pytest.raises(DocumentError):
         SignedDocument.decode(encode(outer))
+
+
+SMALL_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+"""Ed25519 points whose order divides 8, without the sign of x; the last two are second encodings of the first two."""
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_a_key_that_anybody_can_sign_under_is_no_key(point: str, sign: int) -> None:
+    """The neutral point for R and zero for s sign every eighth message at least: no secret is involved."""
+    x = bytearray.fromhex(point)
+    x[31] |= sign
+    key = ed25519.Ed25519PublicKey.from_public_bytes(bytes(x))
+    assert any(PublicKey(Algorithm.ED25519, b"", key).verify(b"\1" + bytes(63), b"%d" % at) for at in range(200))
+    with pytest.raises(DocumentError, match="a point of large order"):
+        public_key_from_cbor({1: 1, -1: 6, -2: bytes(x)})
+
+
+@pytest.mark.parametrize("protected", [b"", b"\xff", b"\xa1", b"\xa2\x01\x32\x01\x32", b"\xbf\xff"])
+def test_a_protected_header_that_is_no_cbor_is_no_block(protected: bytes) -> None:
+    block = cbor2.dumps(cbor2.CBORTag(18, [protected, {}, None, bytes(64)]))
+    with pytest.raises(DocumentError):
+        signature_kid(block)
+    with pytest.raises(DocumentError):
+        verify(b"c", [block], KEYS[Algorithm.ED25519])
 
 
 def test_the_order_of_signing_leaves_no_trace() -> None:

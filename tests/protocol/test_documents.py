@@ -150,8 +150,8 @@ def test_a_key_with_two_roles_makes_no_root(fleet: FleetKit) -> None:
 
 
 def changed_role(root: dict[int, Any], name: RoleName, **changes: object) -> dict[int, object]:
-    """The root with other fields in one of its roles: `kids` (3) and `threshold` (2)."""
-    numbers = {"threshold": 2, "kids": 3}
+    """The root with other fields in one of its roles."""
+    numbers = {"threshold": 2, "kids": 3, "components": 4, "class_ids": 5}
     wire = {numbers[field]: value for field, value in changes.items()}
     return root | {4: [role | wire if role[1] == name.value else role for role in root[4]]}
 
@@ -164,6 +164,14 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[int, Any]], dict[int, object]], str
     "a key twice in its role": (
         lambda root: changed_role(root, RoleName.DIRECTOR, kids=root[4][2][3] * 2, threshold=2),
         "kids must be distinct and at least as many as the threshold",
+    ),
+    "a director limited to components, which nothing would hold it to": (
+        lambda root: changed_role(root, RoleName.DIRECTOR, components=["rootfs"]),
+        "only the release role is limited",
+    ),
+    "a root role limited to classes": (
+        lambda root: changed_role(root, RoleName.ROOT, class_ids=[bytes(16)]),
+        "only the release role is limited",
     ),
     "a role twice": (
         lambda root: root | {4: [*root[4][:4], root[4][4] | {1: "bridge"}]},

@@ -165,7 +165,7 @@ def test_keys_go_by_their_thumbprint() -> None:
     for case in VECTORS["keys.json"]["refused"]:
         with pytest.raises(NarrowboatError):
             key_of(case["cose_key"])
-        curve = case["name"] == "a point off the curve"
+        curve = case["name"] in ("a point off the curve", "a point of order 1")
         assert described_by("Cose-Key", bytes.fromhex(case["cose_key"])) == curve
 
 

@@ -76,6 +76,7 @@ def keys_file() -> Vectors:
                 "a point off the curve": keys["P-256"].public.to_cbor() | {-3: bytes(31) + b"\1"},
                 "true for a one": {1: True, -1: 6, -2: keys["Ed25519"].public.to_cbor()[-2]},
                 "a short coordinate": keys["Ed25519"].public.to_cbor() | {-2: bytes(31)},
+                "a point of order 1": keys["Ed25519"].public.to_cbor() | {-2: b"\1" + bytes(31)},
             }.items()
         ],
     }

@@ -43,6 +43,8 @@ class Role(Document):
     def _reachable(self) -> Self:
         if len(set(self.kids)) != len(self.kids) or self.threshold > len(self.kids):
             raise refusal("kids must be distinct and at least as many as the threshold")
+        if self.name is not RoleName.RELEASE and (self.components, self.class_ids) != (None, None):
+            raise refusal("only the release role is limited to components and classes")
         return self
 
 
