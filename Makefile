@@ -63,5 +63,5 @@ vectors: ## write tests/vectors anew
 
 clean: ## remove environments, caches and build results
 	rm -rf .venv .venv-cbor6 .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf dist protocol/dist device/dist broker_bridge/dist
+	rm -rf .demo .bench dist protocol/dist device/dist broker_bridge/dist
 	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@
     nb/e/<claim>/request                       written by an applicant     nb/e/<claim>/reply              read by it
     nb/event  read by operators                nb/root (retained)  read by devices and operators
 
-The second level names the party, which is the common name of its certificate and thereby its user name at the broker;
+The third level names the party, which is the common name of its certificate and thereby its user name at the broker;
 an ACL needs no more than `%u`. Bridges share `get` by a shared subscription. A dead member of the share swallows what
 it was given until the broker notices, so a device whose requests stay unanswered asks again on `get-any`, which every
 bridge hears.
