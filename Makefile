@@ -36,11 +36,9 @@ test-lowest: ## what rests most on other packages, with the lowest versions that
 		tests/protocol/test_vectors.py tests/device/test_commands.py tests/device/test_link.py \
 		tests/bridge/test_pki.py tests/bridge/test_store.py $(PYTEST_ARGS)
 
-soak: ## every power cut and every one after it, and SEEDS storms and fleets; for hours
-	@$(BOOTSTRAP)
-	@$(BIN)/python -m tests.sim.cuts
-	@$(BIN)/python -m tests.sim.storms --seeds $(SEEDS)
-	@$(BIN)/python -m tests.sim --seeds 0:$(SEEDS) --workers 2
+soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and storms; for hours
+	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3
+	@$(BIN)/python -m tests.soak --seeds $(SEEDS)
 
 lint: ## ruff, mypy --strict, import contracts
 	@$(BOOTSTRAP)

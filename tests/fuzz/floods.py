@@ -229,12 +229,14 @@ def main() -> int:
         lambda lab: slow_reader(lab, arguments.messages // 100),
         lambda lab: reconnect(lab, arguments.devices),
     ]
-    for scenario in scenarios:
+    for number, scenario in enumerate(scenarios):
         with tempfile.TemporaryDirectory(prefix="narrowboat-flood-") as folder, running_lab(Path(folder)) as lab:
             outcome = scenario(lab)
             print("\n".join(outcome.lines()), flush=True)
             if outcome.healthy_state != "succeeded":
+                print(f"{number} floods delayed nobody, the next one did")
                 return 1
+    print(f"{len(scenarios)} floods, nobody else was delayed")
     return 0
 
 

@@ -47,15 +47,10 @@ def run_many(seeds: range, workers: int) -> int:
             failures.append(result)
             print(result, flush=True)
     took_s = time.perf_counter() - began_s
-    rows = {
-        "seeds": f"{len(seeds)}",
-        "violations": f"{len(failures)}",
-        "events": f"{steps}",
-        "virtual time": f"{virtual_s / 86_400:.0f} days",
-        "wall time": f"{took_s:.0f} s on {workers} workers, {1000 * took_s / max(1, len(seeds)):.0f} ms a seed",
-    }
-    for name, value in rows.items():
-        print(f"{name:<14}{value}")
+    print(
+        f"{len(seeds):,} seeds, {len(failures)} violations: {steps:,} events in {virtual_s / 86_400:.0f} virtual days; "
+        f"{took_s:.0f} s on {workers} workers, {1000 * took_s / max(1, len(seeds)):.0f} ms a seed"
+    )
     return 1 if failures else 0
 
 

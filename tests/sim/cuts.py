@@ -197,11 +197,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.disable()
     print(HEADER, flush=True)
+    tallies: list[Tally] = []
     for subject in subjects(Stage()):
         if options.scene and subject.name not in options.scene:
             continue
         explorer = Explorer(subject, mixtures=options.mixtures, pairs=options.pairs, seed=options.seed)
-        print(explorer.explore().row(), flush=True)
+        tallies.append(explorer.explore())
+        print(tallies[-1].row(), flush=True)
+    cuts, pairs = sum(tally.cuts for tally in tallies), sum(tally.pairs for tally in tallies)
+    print(f"{len(tallies)} scenes, {cuts:,} cuts and {pairs:,} cuts after a cut: all recover")
     return 0
 
 
