@@ -34,6 +34,7 @@ from narrowboat_bridge.core.records import RECENT_PAIRS, Attempt, Campaign, Devi
 from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, INTERVAL_MAX_S, TAKEN_AT_ONCE_MAX
 from narrowboat_bridge.core.steering import COUNTER_END, VALIDITY_S
 from narrowboat_protocol.documents import (
+    CampaignAbort,
     CampaignDetail,
     CampaignList,
     CampaignPage,
@@ -45,6 +46,7 @@ from narrowboat_protocol.documents import (
     DevicePage,
     DeviceShow,
     EventKind,
+    Request,
     UploadFinish,
     UploadState,
 )
@@ -303,6 +305,18 @@ def test_silence_is_met_with_the_same_assignment_at_growing_intervals() -> None:
         actions = world.tick()
         assert delivered(actions) == ["gw-1"]
         assert not issued(actions)
+
+
+@pytest.mark.parametrize("command", [CampaignAbort(campaign="c1"), CampaignStart(campaign="c2", release=digest(2))])
+def test_a_report_between_a_command_and_what_follows_from_it_does_not_stop_that(command: Request) -> None:
+    """Both arrive in one batch. The device reports on what it has, and lacks what is new."""
+    world = World()
+    world.hello()
+    world.start()
+    world.report(State.DOWNLOADING, pair=(1, 2))
+    world.command(command)
+    world.report(State.DOWNLOADING, pair=(1, 3))
+    assert delivered(world.tick()) == ["gw-1"]
 
 
 def test_a_device_that_comes_back_from_a_long_silence_does_not_wait_as_long_for_what_is_lost() -> None:

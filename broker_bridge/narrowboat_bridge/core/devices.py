@@ -24,7 +24,7 @@ from .changes import Changes
 from .events import HelloArrived, Now, ReportArrived
 from .records import Attempt, Device
 from .registry import Standing, admit, digest_of, heard, is_live, standing, with_hello
-from .steering import Exhausted, Issue, Nothing, SendAgain, Terms, next_step
+from .steering import Exhausted, Issue, Nothing, SendAgain, Terms, is_for, next_step
 
 _COUNTERS_KEPT = 32
 
@@ -141,7 +141,9 @@ class Devices:
         issued = self._ledger.assignments.get(device.name)
         if issued is None or device.accepted_counter != issued.counter:
             return
-        self._changes.schedule.drop(device.name)
+        newest = self._ledger.newest_attempt(device.name)
+        if newest is None or is_for(issued, newest):
+            self._changes.schedule.drop(device.name)
         attempt = self._ledger.attempt_with_counter(device.name, issued.counter)
         if attempt is not None and not attempt.accepted:
             self._changes.put_attempt(replace(attempt, accepted=True), turn)

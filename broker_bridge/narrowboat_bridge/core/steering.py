@@ -81,7 +81,7 @@ def next_step(
         return Nothing()
     if attempt.has_end or Assignment.FORMAT not in device.hello.formats:
         return Nothing()
-    if issued is not None and _is_for(issued, attempt):
+    if issued is not None and is_for(issued, attempt):
         if device.accepted_counter == issued.counter:
             return SendAgain() if is_unsure and attempt.under_way else Nothing()
         is_fresh = issued.nonce == device.hello.nonce and terms.now_s < issued.expires_at
@@ -107,7 +107,7 @@ def next_step(
     )
 
 
-def _is_for(issued: Assignment, attempt: Attempt) -> bool:
+def is_for(issued: Assignment, attempt: Attempt) -> bool:
     """True if the device's newest assignment was issued for what its newest attempt wants now.
 
     The counter tells, and not the name of the campaign, which may have been another's that was forgotten.
