@@ -72,7 +72,7 @@ DEVELOPMENT = Environment(ROOT / ".venv", ("-e", ".[dev]"))
 CBOR6 = Environment(
     ROOT / ".venv-cbor6",
     (
-        *("-e", "./protocol[zstd]", "-e", "./broker_bridge"),
+        *("-e", "./protocol[zstd]", "-e", "./device", "-e", "./broker_bridge"),
         *("cbor2>=6", "hypothesis>=6.100", "pycddl>=0.6.4", "pytest>=8.3"),
     ),
 )
