@@ -40,7 +40,7 @@ class Limits:
     block_bytes_slow: int = 16 * KIB
     ranges_per_request_max: int = 32
     request_bytes_max: int = 1 * MIB
-    window_bytes_max: int = 1 * MIB
+    window_bytes_max: int = 768 * KIB
     window_bytes_free: int = 256 * KIB
     window_blocks_min: int = 2
     window_blocks_first: int = 4

@@ -76,8 +76,8 @@ GATEWAYS: list[tuple[str, float, float, float, float, float]] = [
     # Round trip in s, bytes a second of the link and of the gateway, and the least and most that may be under way, MiB.
     ("loopback, with a disk that is slower", 0.001, 200e6, 25e6, 0.1, 1.0),
     ("a fast network near by, on a slow gateway", 0.010, 12e6, 6e6, 0.1, 1.0),
-    ("a fast network far away", 0.200, 12e6, 40e6, 0.75, 1.0),
-    ("a mobile network", 0.100, 1e6, 40e6, 0.75, 1.0),
+    ("a fast network far away", 0.200, 12e6, 40e6, 0.5, 0.75),
+    ("a mobile network", 0.100, 1e6, 40e6, 0.5, 0.75),
     ("a narrow one", 0.600, 25e3, 40e6, 0.03, 0.15),
 ]
 
