@@ -107,7 +107,8 @@ FAULTY: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
 @pytest.mark.parametrize("fault", FAULTY)
 def test_the_judge_finds_each_kind_of_fault(fault: str) -> None:
     read, cause = FAULTY[fault]
-    verdict = judge(Target("faulty", read, (b"",)), b"data", Budget(cpu_s=0.002) if fault == "much time" else BUDGET)
+    cpu_s = {"much time": 0.002, "much memory": 60.0}.get(fault, BUDGET.cpu_s)
+    verdict = judge(Target("faulty", read, (b"",)), b"data", Budget(cpu_s=cpu_s))
     assert verdict.find is not None
     assert cause in verdict.find.cause
 
