@@ -335,13 +335,21 @@ def test_an_agent_that_starts_often_before_the_reboot_comes_is_no_failed_boot(ga
     assert gateway.state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("damage", [None, b"", b"\xff"])
+LOST_JOURNALS = [None, b"", b"\xff"]
+
+
+def lose_journal(gateway: Gateway, left: bytes | None) -> None:
+    """The agent starts anew and finds `left` in the journal's place."""
+    gateway.records[ac.Record.JOURNAL] = left
+    gateway.power_on()
+
+
+@pytest.mark.parametrize("left", LOST_JOURNALS)
 def test_a_journal_that_is_lost_on_trial_does_not_strand_the_gateway(
-    gateway: Gateway, world: World, damage: bytes | None
+    gateway: Gateway, world: World, left: bytes | None
 ) -> None:
     go_on_trial(gateway, world.one)
-    gateway.records[ac.Record.JOURNAL] = damage
-    gateway.power_on()
+    lose_journal(gateway, left)
     assert gateway.rebooting
     gateway.power_cycle()
     assert (gateway.boot.running, gateway.boot.trial, gateway.state) == ("a", None, None)
@@ -350,13 +358,12 @@ def test_a_journal_that_is_lost_on_trial_does_not_strand_the_gateway(
     assert gateway.state is State.REBOOTING
 
 
-@pytest.mark.parametrize("damage", [None, b"", b"\xff"])
+@pytest.mark.parametrize("left", LOST_JOURNALS)
 def test_a_journal_that_is_lost_in_mid_download_does_not_make_the_campaign_wait_for_ever(
-    gateway: Gateway, world: World, damage: bytes | None
+    gateway: Gateway, world: World, left: bytes | None
 ) -> None:
     stall_in_frames(gateway, world.one)
-    gateway.records[ac.Record.JOURNAL] = damage
-    gateway.power_on()
+    lose_journal(gateway, left)
     gateway.connect()
     assert gateway.hellos[-1].assignment_counter < gateway.counter
 
