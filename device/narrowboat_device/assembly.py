@@ -18,14 +18,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
-
-from narrowboat_protocol.documents.fields import CERTIFICATE_BYTES_MAX, SIZE_END
+from narrowboat_protocol.documents.fields import SIZE_END
 from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
-from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
+from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import KIB, MIB, Limits
 from narrowboat_protocol.payload import Codec, available_codecs
 from narrowboat_protocol.suit import class_id, vendor_id
@@ -34,6 +29,7 @@ from narrowboat_protocol.trust import Hardware, Trust
 from . import BUILT_AT_S, __version__
 from .boot import BootControl
 from .boot.file import FileBootControl
+from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .core import Agent
 from .core.actions import Record
@@ -95,7 +91,8 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
     with ExitStack() as stack:
         stack.enter_context(lock_folder(config.storage.data_dir))
         signer = read_signer(disk, config)
-        certificate = read_certificate(disk, config, signer)
+        note = note_path(config.storage.data_dir)
+        certificate = read_certificate(disk, config.broker.certificate, note, config.gateway.name, signer.public)
         storage = stack.enter_context(open_storage(disk, config, limits))
         inbox = make_inbox(limits)
         running = storage.started.boot.running
@@ -189,38 +186,6 @@ def read_signer(disk: Disk, config: Config) -> PrivateKey:
     return PrivateKey.from_pem(read_bounded(disk, config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
 
 
-def read_certificate(disk: Disk, config: Config, signer: PrivateKey) -> bytes:
-    """The device's certificate, DER, once it is known to be this device's and this key's."""
-    pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        key = public_key_from_cryptography(certificate.public_key())
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, PeerError):
-        raise UsageError(
-            Reason.BAD_CONFIG,
-            f"[broker] certificate: expected PEM, of an Ed25519 or P-256 key, in {config.broker.certificate}",
-        ) from None
-    if names != [config.gateway.name]:
-        raise UsageError(
-            Reason.BAD_CONFIG,
-            f"[broker] certificate: expected one for {config.gateway.name}, as [gateway] says, got {names!r:.80}",
-        )
-    if key != signer.public:
-        raise UsageError(
-            Reason.BAD_CONFIG,
-            "[broker] certificate: expected one for the key in [broker] key, got another; ask for a new one",
-        )
-    der = certificate.public_bytes(Encoding.DER)
-    if len(der) > CERTIFICATE_BYTES_MAX:
-        raise UsageError(
-            Reason.BAD_CONFIG,
-            f"[broker] certificate: expected one of at most {CERTIFICATE_BYTES_MAX} bytes, got {len(der)}, which no "
-            "hello can carry; ask for one with fewer extensions",
-        )
-    return der
-
-
 def read_root(disk: Disk, config: Config, limits: Limits) -> bytes:
     """The root that this gateway is provisioned with, once it is known to be one."""
     data = read_bounded(disk, config.storage.root, limits.root_bytes_max, "[storage] root")
@@ -284,7 +249,7 @@ def warn_of_missing(available: Collection[Codec]) -> None:
         )
 
 
-def settings_of(config: Config, certificate: bytes, root: bytes, slots: Mapping[str, SlotFile]) -> Settings:
+def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Mapping[str, SlotFile]) -> Settings:
     """What the agent is told about this gateway."""
     first, second = (SlotSettings(slot.name, slot.size_bytes) for slot in slots.values())
     return Settings(
@@ -292,8 +257,8 @@ def settings_of(config: Config, certificate: bytes, root: bytes, slots: Mapping[
         component=config.gateway.component,
         hardware=hardware_of(config),
         slots=(first, second),
-        certificate=certificate,
-        certificate_ends_s=int(x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()),
+        certificate=certificate.der,
+        certificate_ends_s=certificate.ends_s,
         first_root=root,
         agent_version=__version__,
         built_at_s=BUILT_AT_S,

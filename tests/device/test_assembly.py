@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from narrowboat_device.assembly import open_gateway, warn_of_missing
+from narrowboat_device.assembly import open_gateway, read_signer, warn_of_missing
 from narrowboat_device.boot.state import BootState, read_state, write_state
+from narrowboat_device.certificate import Certificate, note_path, read_certificate
 from narrowboat_device.core.judge import committed_slot
 from narrowboat_device.core.memory import Attempt
 from narrowboat_protocol.errors import UsageError
@@ -117,3 +121,61 @@ def test_a_root_that_is_damaged_is_a_fault_of_the_configuration(gateway: Gateway
         open_gateway(DISK, gateway.config, DEFAULT_LIMITS, with_link=False),
     ):
         pass
+
+
+_OPENS = """
+import sys
+from pathlib import Path
+from narrowboat_device.assembly import open_gateway
+from narrowboat_device.config import load_config
+from narrowboat_device.disk import SystemDisk
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+with open_gateway(SystemDisk(), load_config(Path(sys.argv[1])), DEFAULT_LIMITS, with_link=False):
+    print("cryptography.x509" in sys.modules)
+"""
+
+
+def test_only_the_first_start_with_a_certificate_pays_the_memory_for_reading_it(gateway: GatewayFolder) -> None:
+    command = [sys.executable, "-c", _OPENS, str(gateway.config_path)]
+    starts = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() for _ in range(2)]
+    assert starts == ["True", "False"]
+
+
+def _read(gateway: GatewayFolder) -> Certificate:
+    config = gateway.config
+    key = read_signer(DISK, config).public
+    return read_certificate(DISK, config.broker.certificate, note_path(gateway.data), config.gateway.name, key)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_note_about_the_certificate_is_not_believed(gateway: GatewayFolder, cut: bool) -> None:
+    certificate, note = _read(gateway), note_path(gateway.data)
+    content = note.read_bytes()
+    for position in range(len(content)):
+        rest = b"" if cut else bytes([content[position] ^ 1]) + content[position + 1 :]
+        note.write_bytes(content[:position] + rest)
+        assert _read(gateway) == certificate
+
+
+def test_a_note_that_cannot_be_written_stops_no_gateway(
+    gateway: GatewayFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    note_path(gateway.data).mkdir()
+    assert _read(gateway).der
+    assert "is read anew at each start" in caplog.text
+
+
+def test_a_note_does_not_let_another_certificate_in(gateway: GatewayFolder) -> None:
+    certificate, path = _read(gateway), gateway.config.broker.certificate
+    stranger = gateway.fleet.device("gw-1")
+    path.write_text(ssl.DER_cert_to_PEM_cert(stranger.certificate))
+    with pytest.raises(UsageError, match="expected one for the key in"):
+        _read(gateway)
+    path.write_text(ssl.DER_cert_to_PEM_cert(gateway.fleet.device_ca.issue("gw-1", _public_key(certificate))))
+    assert _read(gateway).der != certificate.der
+
+
+def _public_key(certificate: Certificate) -> ec.EllipticCurvePublicKey:
+    key = x509.load_der_x509_certificate(certificate.der).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return key

@@ -51,6 +51,7 @@ STATE = (
     *(str(record_path(Path("data"), record)) for record in Record),
     "data/slot-a.suit",
     "data/slot-b.suit",
+    "data/certificate.note",
     "boot-state",
 )
 _TRUST = str(record_path(Path("data"), Record.TRUST))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from narrowboat_device.assembly import open_gateway
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.boot.state import BootState, read_state, write_state
 from narrowboat_device.config import Config, load_config
@@ -60,7 +61,9 @@ class Station:
 
 
 def make_station(folder: Path) -> Station:
-    """Make a gateway in an empty folder, that was updated before: both slots hold the old release, and may boot."""
+    """Make a gateway in an empty folder, that was started and updated before: both slots hold the old release, and may
+    boot.
+    """
     fleet = FleetKit.create(limits=LIMITS)
     old = fleet.make_release(small_image(1, OLD_BYTES), version="1.0.0", sequence=OLD_SEQUENCE)
     new = fleet.make_release(small_image(2, NEW_BYTES), version="2.0.0", sequence=NEW_SEQUENCE)
@@ -70,6 +73,8 @@ def make_station(folder: Path) -> Station:
             slot.write(old.image)
         EnvelopeFolder(DISK, gateway.data, LIMITS).save(name, old.envelope)
     write_state(DISK, gateway.config.boot.state_file, BootState("a", None, 0, frozenset("ab")))
+    with open_gateway(DISK, gateway.config, LIMITS, with_link=False):
+        pass
     station = Station(folder, old, new)
     station.release_file.write_bytes(new.file)
     return station

@@ -24,9 +24,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
+
+from cryptography import x509
 
 from narrowboat_device.assembly import Storage, make_inbox, open_storage, read_root, settings_of
 from narrowboat_device.boot.loader import power_on
+from narrowboat_device.certificate import Certificate
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Hook
 from narrowboat_device.core.events import Event, HookFinished
@@ -189,7 +193,7 @@ class SimGateway:
             return
         self._files, self.storage = files, storage
         self._inbox = make_inbox(self.limits)
-        settings = settings_of(self.config, self.device.certificate, root, storage.slots)
+        settings = settings_of(self.config, _certificate(self.device.certificate), root, storage.slots)
         release = self.release_in(storage.started.boot.running)
         version = self.behaviour.agent_versions.get(release, "0.1.0") if isinstance(release, bytes) else "0.1.0"
         settings = replace(settings, agent_version=version)
@@ -280,3 +284,8 @@ class SimGateway:
 
 def _do_nothing() -> None:
     """The machine reboots when the shell has ended."""
+
+
+@cache
+def _certificate(der: bytes) -> Certificate:
+    return Certificate(der, int(x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()))
