@@ -27,7 +27,7 @@ from narrowboat_bridge.broker_home import Listener
 from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
 from narrowboat_bridge.server.audit import AuditEntry, verify_chain
 from narrowboat_device.config import load_config
-from narrowboat_device.disk import SystemDisk
+from narrowboat_device.disk import Disk, SystemDisk
 from narrowboat_device.provision import provision, record_release
 from narrowboat_protocol.cbor import decode
 from narrowboat_protocol.keys import PrivateKey
@@ -208,11 +208,17 @@ class Lab:
 
     @contextmanager
     def gateway(
-        self, name: str, relay: RelayThread | None = None, *, slot_bytes: int = SLOT_BYTES, extra_toml: str = ""
+        self,
+        name: str,
+        relay: RelayThread | None = None,
+        *,
+        slot_bytes: int = SLOT_BYTES,
+        extra_toml: str = "",
+        disk: Disk = DISK,
     ) -> Iterator[AgentThread]:
         """A gateway that runs in a thread of the test."""
         made = self.make_gateway(name, relay, slot_bytes=slot_bytes, extra_toml=extra_toml)
-        with AgentThread(made.config) as machine:
+        with AgentThread(made.config, disk) as machine:
             yield machine
 
     def rogue(self) -> Rogue:

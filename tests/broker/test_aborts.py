@@ -1,20 +1,22 @@
 """An abort, and an assignment of another release, in every state that a broker can find a gateway in.
 
 Up to `installed` either ends the attempt, and the gateway is as it was; from `rebooting` on both wait for its end.
-Hooks that say "not now", a byte budget and a machine that stays dark hold the gateways in their states. `verifying`
-lasts too short to be met from outside; tests/device/test_agent.py covers it, and every state again without a broker.
+Hooks that say "not now", a byte budget, a medium that does not answer and a machine that stays dark hold the gateways
+in their states. tests/device/test_agent.py covers every state again without a broker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from narrowboat_protocol.limits import MIB
+from narrowboat_device.disk import Disk, SystemDisk
+from narrowboat_protocol.limits import KIB, MIB
 from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.states import State
 from tests.support.agent_thread import AgentThread
@@ -23,10 +25,12 @@ from tests.support.processes import wait_for
 from tests.support.relay import LinkShape, RelayThread
 from tests.support.rogue import PATIENCE_S, Rogue
 
-from .lab import Lab, Pushed, noise
+from .lab import DISK, Lab, Pushed, noise
 
 IMAGE_BYTES = 2 * MIB
 BUDGET_BYTES = MIB
+SLACK_BYTES = 128 * KIB
+"""For handshakes, headers and documents."""
 SLOW = LinkShape(rate_bits_per_s=16e6)
 """Bytes are counted four times a second, so that a budget of half the image stops the download well before its end."""
 
@@ -36,7 +40,19 @@ class Held:
     """A gateway that stays in a state until it is released."""
 
     gateway: AgentThread
+    relay: RelayThread
     release: Callable[[], None]
+
+
+class SilentDisk(SystemDisk):
+    """A medium that takes writes, and lets whoever reads a slot wait until it is released."""
+
+    def __init__(self) -> None:
+        self.released = Event()
+
+    def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int, /) -> int:  # type: ignore[override]
+        self.released.wait(PATIENCE_S)
+        return super().preadv(fd, buffers, offset)
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +76,21 @@ def ears(lab: Lab) -> Iterator[Rogue]:
 def held_in(lab: Lab, state: State, name: str, pushed: Pushed) -> Iterator[Held]:
     """Start a campaign `name` for a gateway of that name, which comes no further than `state`."""
     gate = lab.folder / f"{name}.open"
+    silent = SilentDisk()
+    disk: Disk = silent if state is State.VERIFYING else DISK
     budget = ("--byte-budget", BUDGET_BYTES) if state is State.DOWNLOADING else ()
     with (
         RelayThread(lab.fleet.ports.device, SLOW) as relay,
-        lab.gateway(name, relay, extra_toml=_hooks(lab, state, name, gate)) as gateway,
+        lab.gateway(name, relay, extra_toml=_hooks(lab, state, name, gate), disk=disk) as gateway,
     ):
         gateway.stay_down = state is State.REBOOTING
         lab.start(pushed, name, name, *budget)
         if state is State.REBOOTING:
             wait_for(lambda: gateway.is_down, PATIENCE_S, "the machine to go down for its reboot")
         wait_for(lambda: lab.attempt(name, name)["state"] == state.value, PATIENCE_S, f"{name} to be {state}")
-        if state is not State.REBOOTING:
+        if state not in (State.REBOOTING, State.VERIFYING):
             wait_for(lambda: lab.attempt(name, name)["hold"] is not None, PATIENCE_S, f"{name} to wait in {state}")
-        yield Held(gateway, gate.touch)
+        yield Held(gateway, relay, silent.released.set if state is State.VERIFYING else gate.touch)
 
 
 def _hooks(lab: Lab, state: State, name: str, gate: Path) -> str:
@@ -94,7 +112,7 @@ def assert_as_it_was(gateway: AgentThread) -> None:
     assert not gateway.holds_envelope("b")
 
 
-BEFORE_THE_POINT = [State.OFFERED, State.DOWNLOADING, State.INSTALLED]
+BEFORE_THE_POINT = [State.OFFERED, State.DOWNLOADING, State.VERIFYING, State.INSTALLED]
 BEYOND_IT = [State.REBOOTING, State.ON_TRIAL]
 
 
@@ -152,6 +170,17 @@ def test_another_release_replaces_the_one_at_work(lab: Lab, first: Pushed, secon
         assert lab.wait_for_end(f"{name}-2", name)["state"] == "succeeded"
         assert held.gateway.boot.primary == "b"
         assert held.gateway.slot("b")[:IMAGE_BYTES] == second.made.image
+
+
+def test_the_same_release_in_another_campaign_costs_no_byte_twice(lab: Lab, first: Pushed) -> None:
+    with held_in(lab, State.DOWNLOADING, "again", first) as held:
+        lab.start(first, "again-2", "again")
+        assert lab.wait_for_end("again-2", "again")["state"] == "succeeded"
+        left = lab.attempt("again", "again")
+        assert (left["state"], left["hold"], left["reason"]) == ("downloading", None, "superseded")
+        assert lab.type("campaign", "watch", "again").status == 4
+        assert held.relay.counts.down_bytes < IMAGE_BYTES + SLACK_BYTES
+        assert held.gateway.slot("b")[:IMAGE_BYTES] == first.made.image
 
 
 @pytest.mark.parametrize("state", BEYOND_IT)

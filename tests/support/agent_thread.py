@@ -24,7 +24,7 @@ from narrowboat_device.config import Config, load_config
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Record
 from narrowboat_device.core.memory import Letter, Outbox, read_record
-from narrowboat_device.disk import SystemDisk
+from narrowboat_device.disk import Disk, SystemDisk
 from narrowboat_device.envelopes import EnvelopeFolder
 from narrowboat_device.inbox import Inbox
 from narrowboat_device.loop import Ending, Shell
@@ -42,7 +42,8 @@ _AGENT_LOGGER = "narrowboat_device.agent"
 class AgentThread:
     """One machine, switched on inside the `with` block; `switch_off` and `switch_on` come as often as a test wants."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, disk: Disk = DISK) -> None:
+        self._disk = disk
         self.config: Config = load_config(config)
         self.name = self.config.gateway.name
         self.warnings: list[str] = []
@@ -132,7 +133,7 @@ class AgentThread:
         while ending is Ending.REBOOT and not self._off.is_set():
             power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
             with ExitStack() as stack:
-                gateway = stack.enter_context(open_gateway(DISK, config, DEFAULT_LIMITS, with_link=True))
+                gateway = stack.enter_context(open_gateway(self._disk, config, DEFAULT_LIMITS, with_link=True))
                 self._agent, self._inbox = gateway.agent, gateway.inbox
                 if self._off.is_set():
                     return

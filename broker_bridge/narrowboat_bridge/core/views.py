@@ -21,6 +21,7 @@ from narrowboat_protocol.documents import (
     ReleaseSummary,
     UploadState,
 )
+from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.payload import Codec
 
@@ -42,12 +43,14 @@ DocumentT = TypeVar("DocumentT", bound=Document)
 
 
 def attempt_summary(attempt: Attempt) -> AttemptSummary:
+    """What became of an attempt. One that the device left for a newer one has no end, and waits for nothing either."""
+    left = attempt.overtaken and not attempt.has_end
     return AttemptSummary(
         device=attempt.device,
         attempt=attempt.counters[-1] if attempt.counters else 0,
         state=attempt.state,
-        hold=attempt.hold,
-        reason=attempt.reason,
+        hold=None if left else attempt.hold,
+        reason=Reason.SUPERSEDED if left else attempt.reason,
         detail=attempt.detail,
         done_bytes=attempt.done_bytes,
         total_bytes=attempt.total_bytes,
