@@ -18,7 +18,7 @@ not be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import cbor2
 
@@ -27,6 +27,8 @@ from .limits import DEFAULT_LIMITS
 
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = 20, 21, 22
+_SCALARS = frozenset({int, bytes, str, bool, type(None)})
+"""What holds nothing else: most of what is walked, and told by its type alone."""
 _NO_TAGS: frozenset[int] = frozenset()
 _TAGS_WRITTEN = frozenset({18, 107})
 """COSE_Sign1 and the SUIT envelope."""
@@ -58,15 +60,24 @@ def _ordered(value: object, depth: int) -> object:
         raise UsageError(
             Reason.BAD_USE, f"expected a value nested at most {DEFAULT_LIMITS.depth_max} deep, got a deeper one"
         )
+    if type(value) in _SCALARS:
+        return value
     match value:
         case cbor2.CBORTag():
             return cbor2.CBORTag(value.tag, _ordered(value.value, depth + 1))
         case list() | tuple():
             return [_ordered(item, depth + 1) for item in value]
         case Mapping():
-            items = sorted(value.items(), key=lambda item: cbor2.dumps(item[0]))
-            return {key: _ordered(item, depth + 1) for key, item in items}
+            return {key: _ordered(value[key], depth + 1) for key in _in_order(value)}
     return value
+
+
+def _in_order(keys: Iterable[object]) -> list[object]:
+    """In bytewise order of their encodings, which for natural numbers is their own."""
+    listed = list(keys)
+    if all(type(key) is int and key >= 0 for key in listed):
+        return sorted(listed)  # type: ignore[type-var]  # just seen to be integers
+    return sorted(listed, key=cbor2.dumps)
 
 
 def decode(
@@ -93,6 +104,8 @@ def decode(
 
 def _plain(value: object) -> object:
     """Lists and dicts throughout: cbor2 6 makes what a tag holds immutable, of tuples and a mapping that is no dict."""
+    if type(value) in _SCALARS:
+        return value
     match value:
         case cbor2.CBORTag():
             return cbor2.CBORTag(value.tag, _plain(value.value))

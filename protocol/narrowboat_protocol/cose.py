@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cbor2
 
@@ -31,6 +32,8 @@ _TAG_SIGN1 = 18
 _HEADER_ALG, _HEADER_KID = 1, 4
 _ES256 = -7
 _SIGNATURE_BLOCK_BYTES_MAX = 256
+_PARTS_KEPT = 64
+"""Encodings that are the same for every document of a kind, or every signature of a key."""
 _OUTER_ITEMS_MAX = 64
 """Of a signed document, without what the content holds: enough to say that it has too many signatures."""
 
@@ -65,6 +68,7 @@ class SignedDocument:
         return cls(form, content, tuple(signatures))
 
 
+@lru_cache(maxsize=_PARTS_KEPT)
 def document_aad(kind: str, form: int, fleet_id: bytes) -> bytes:
     """The external AAD that binds a signature to one kind and format of document in one fleet."""
     return encode([kind, form, fleet_id])
@@ -84,9 +88,14 @@ def sign_document(content: bytes, form: int, kind: str, fleet_id: bytes, signers
 
 def sign1(signer: Signer, payload: bytes, *, external_aad: bytes) -> bytes:
     """Return a tagged COSE_Sign1 over the detached `payload`."""
-    protected = encode({_HEADER_ALG: int(signer.public.algorithm), _HEADER_KID: signer.public.kid})
+    protected = _protected(signer.public.algorithm, signer.public.kid)
     signature = signer.sign(_to_be_signed(protected, external_aad, payload))
     return encode(cbor2.CBORTag(_TAG_SIGN1, [protected, {}, None, signature]))
+
+
+@lru_cache(maxsize=_PARTS_KEPT)
+def _protected(algorithm: int, kid: bytes) -> bytes:
+    return encode({_HEADER_ALG: int(algorithm), _HEADER_KID: kid})
 
 
 def verify_signatures(

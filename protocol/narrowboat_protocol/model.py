@@ -38,6 +38,7 @@ from .limits import DEFAULT_LIMITS
 _WIRE_KEY = "wire_key"
 _FROM_WIRE = {"wire": True}
 _OURS = "refused"
+_SCALARS = frozenset({int, bytes, str, bool})
 
 AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """Lets a strict tuple field take the list that CBOR decodes an array to."""
@@ -165,6 +166,8 @@ class Document(BaseModel):
 
 
 def _plain(value: object) -> object:
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Document):
         return value.to_cbor()
     if isinstance(value, Enum):

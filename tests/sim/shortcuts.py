@@ -7,12 +7,10 @@ with and without it, and a test shows that. Only what succeeded is remembered; w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
-
-import cbor2
 
 from narrowboat_protocol import cbor
 from narrowboat_protocol.cose import SignedDocument
@@ -40,8 +38,6 @@ class _Memory:
 
 _scans, _verdicts, _documents, _signed = _Memory(), _Memory(), _Memory(), _Memory()
 _scan, _verify = cbor._Scanner.scan, PublicKey.verify  # noqa: SLF001  # the one pure step that all the rest waits for
-_ordered = cbor._ordered  # noqa: SLF001
-_NESTING = (cbor2.CBORTag, list, tuple, Mapping)
 _decode, _decode_signed = Document.decode.__func__, SignedDocument.decode.__func__  # type: ignore[attr-defined]
 
 
@@ -50,13 +46,6 @@ def _scan_once(scanner: cbor._Scanner) -> None:
         return  # what the product wrote is scanned by whoever reads it
     key = (scanner._data, scanner._tags, scanner._max_depth)  # noqa: SLF001
     _scans.get(key, lambda: _scan(scanner))
-
-
-def _ordered_by_number(value: object, depth: int) -> object:
-    """Natural numbers stand in the order of their encodings."""
-    if type(value) is dict and all(type(key) is int and key >= 0 for key in value):
-        return {key: _ordered_by_number(value[key], depth + 1) for key in sorted(value)}
-    return _ordered(value, depth) if isinstance(value, _NESTING) else value
 
 
 def _verify_once(key: PublicKey, signature: bytes, message: bytes) -> bool:
@@ -80,7 +69,6 @@ def remembering() -> Iterator[None]:
     with ExitStack() as stack:
         for target, name, instead in (
             (cbor._Scanner, "scan", _scan_once),  # noqa: SLF001
-            (cbor, "_ordered", _ordered_by_number),
             (PublicKey, "verify", _verify_once),
             (Document, "decode", classmethod(_decode_once)),
             (SignedDocument, "decode", classmethod(_decode_signed_once)),
