@@ -16,7 +16,6 @@ They look at what is durable: the rows of the bridge's commits, the records and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -243,7 +242,6 @@ class ServerInvariants:
     def _release_in(self, box: Box, slot: str) -> bytes | None:
         content = box.slots[slot]
         for release in self._site.releases:
-            size = len(release.image)
-            if hashlib.sha256(content[:size]).digest() == release.image_sha256:
+            if content.startswith(release.image):
                 return release.digest
         return None
