@@ -12,10 +12,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from narrowboat_device.core import inventory, offers
 from narrowboat_protocol import cbor
 from narrowboat_protocol.cose import SignedDocument
-from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.keys import PrivateKey, PublicKey
+from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.model import Document
+from narrowboat_protocol.suit import Envelope, Manifest, parse_envelope, read_manifest, release
 
 _KEPT_MAX = 20_000
 
@@ -37,20 +40,29 @@ class _Memory:
 
 
 _scans, _verdicts, _documents, _signed = _Memory(), _Memory(), _Memory(), _Memory()
+_envelopes, _manifests = _Memory(), _Memory()
 _scan, _verify = cbor._Scanner.scan, PublicKey.verify  # noqa: SLF001  # the one pure step that all the rest waits for
+_sign = PrivateKey.sign
 _decode, _decode_signed = Document.decode.__func__, SignedDocument.decode.__func__  # type: ignore[attr-defined]
 
 
 def _scan_once(scanner: cbor._Scanner) -> None:
     if scanner._tags is cbor._TAGS_WRITTEN:  # noqa: SLF001
         return  # what the product wrote is scanned by whoever reads it
-    key = (scanner._data, scanner._tags, scanner._max_depth)  # noqa: SLF001
+    key = (scanner._data, scanner._tags, scanner._max_depth, scanner._max_items)  # noqa: SLF001
     _scans.get(key, lambda: _scan(scanner))
 
 
 def _verify_once(key: PublicKey, signature: bytes, message: bytes) -> bool:
     verdict: bool = _verdicts.get((key.kid, signature, message), lambda: _verify(key, signature, message))
     return verdict
+
+
+def _sign_and_know(key: PrivateKey, message: bytes) -> bytes:
+    """What a key has signed verifies under it; other tests ask the library whether that is so."""
+    signature = _sign(key, message)
+    _verdicts.get((key.public.kid, signature, message), lambda: True)
+    return signature
 
 
 def _decode_once(cls: type[Document], /, data: bytes, **limits: int) -> Document:
@@ -63,6 +75,16 @@ def _decode_signed_once(cls: type[SignedDocument], /, data: bytes, *limits: Any)
     return document
 
 
+def _parse_once(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
+    envelope: Envelope = _envelopes.get((data, limits), lambda: parse_envelope(data, limits))
+    return envelope
+
+
+def _read_once(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Manifest:
+    manifest: Manifest = _manifests.get((data, limits), lambda: read_manifest(data, limits))
+    return manifest
+
+
 @contextmanager
 def remembering() -> Iterator[None]:
     """Remember inside."""
@@ -70,6 +92,12 @@ def remembering() -> Iterator[None]:
         for target, name, instead in (
             (cbor._Scanner, "scan", _scan_once),  # noqa: SLF001
             (PublicKey, "verify", _verify_once),
+            (PrivateKey, "sign", _sign_and_know),
+            (inventory, "parse_envelope", _parse_once),
+            (inventory, "read_manifest", _read_once),
+            (offers, "parse_envelope", _parse_once),
+            (release, "parse_envelope", _parse_once),
+            (release, "read_manifest", _read_once),
             (Document, "decode", classmethod(_decode_once)),
             (SignedDocument, "decode", classmethod(_decode_signed_once)),
         ):
