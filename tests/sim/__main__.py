@@ -7,6 +7,7 @@ python -m tests.sim --seeds 0:10000 --workers 2      many, with a line for each 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from .swarm import Outcome, sail, sail_fast
 
 _CHUNK = 8
+_YOUNG_MAX = 200_000
+"""So many new objects before a search for cycles, which are some worlds that have ended."""
 
 
 def main() -> int:
@@ -27,6 +30,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)  # what the product logs about a hostile network would hide what is found
+    gc.freeze()  # what was imported stays; without this every search would walk it again
+    gc.set_threshold(_YOUNG_MAX)
     if arguments.seed is not None:
         print(sail(arguments.seed))
         return 0
