@@ -140,8 +140,9 @@ class Document(BaseModel):
 
     def to_cbor(self) -> dict[int, object]:
         """Return the document as a map with integer keys, absent fields left out."""
-        values = ((number, getattr(self, name)) for number, name in self._by_key.items())
-        return {number: _plain(value) for number, value in values if value is not None}
+        return {
+            number: _plain(value) for number, name in self._by_key.items() if (value := getattr(self, name)) is not None
+        }
 
     def encode(self) -> bytes:
         return encode(self.to_cbor())
