@@ -261,6 +261,7 @@ def _rules() -> dict[Listener, list[tuple[str, str]]]:
     }
 
 
+@lru_cache(maxsize=4096)
 def _taken_apart(subscription: tuple[str, int]) -> tuple[str, str, int]:
     """A subscription as share group (empty if it is not shared), filter and QoS."""
     text, qos = subscription

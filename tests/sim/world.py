@@ -25,6 +25,7 @@ from itertools import count
 
 Word = str | int | float | bytes | None
 
+_WORDS = (str, int, float, bytes, type(None))
 _RECENT_MAX = 2000
 
 
@@ -68,7 +69,7 @@ class World:
     def note(self, *words: Word) -> None:
         """Append to the event log."""
         for word in words:
-            if not isinstance(word, str | int | float | bytes | None):
+            if not isinstance(word, _WORDS):
                 raise TypeError(f"expected words, numbers or bytes in the event log, got {type(word).__name__}")
         self._log.update(repr((self.now_s, words)).encode())
         self.recent.append((self.now_s, words))

@@ -179,7 +179,7 @@ class Gateway:
             if self.rebooting or self.dark:
                 return
             if not self._queue:
-                if self.agent.deadline is None or self.agent.deadline > self.now.monotonic_s:
+                if (deadline_s := self.agent.deadline) is None or deadline_s > self.now.monotonic_s:
                     return
                 self._queue.append(ev.TimeReached())
             self._perform(self.agent.handle(self._queue.popleft(), self.now))
