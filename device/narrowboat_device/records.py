@@ -10,7 +10,8 @@ files are allocated when the gateway is provisioned and written in place: a full
 never the save that commits a slot.
 
 A half that the medium does not give back counts as damaged, as one whose checksum is wrong does: it is for bad sectors
-that there are two. If it gives back neither, nothing is known, and that is an error.
+that there are two. If the other one holds no intact copy, be it damaged, blank or unreadable too, nothing is known, and
+that is an error: what cannot be read now may be whole, and must not be taken for lost.
 
 One trap remains. When a sync fails, the kernel may forget that the pages were dirty, and reading them back
 shows what the medium never took. So a failed save does not become the newest copy: the next save writes to
@@ -105,10 +106,12 @@ class RecordFile:
 
     def load(self) -> bytes | None:
         """The content of the newest intact copy, as the medium has it; empty if none was ever written, None if
-        none is intact. Raises `MediumError` if the medium gives back neither.
+        none is intact. Raises `MediumError` if there may be one that the medium does not give back.
         """
-        halves = self._read_halves()
+        halves, error = self._read_halves()
         copies = {half: copy for half in (0, 1) if (copy := _read_copy(halves[half])) is not None}
+        if error is not None and not copies:
+            raise medium_failed(f"read {self._path}", error) from error
         damaged = [half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])]
         self._warn_of_damage(damaged)
         self._newest_half = _newest_of(copies)
@@ -143,20 +146,18 @@ class RecordFile:
             raise medium_failed(f"save {self._path}", error) from error
         self._newest_half, self._generation = half, generation
 
-    def _read_halves(self) -> list[bytes]:
-        """Both halves; one that cannot be read is empty."""
+    def _read_halves(self) -> tuple[list[bytes], OSError | None]:
+        """Both halves, and why one is empty: it cannot be read."""
         halves: list[bytes] = []
-        errors: list[OSError] = []
+        failed: OSError | None = None
         for half in (0, 1):
             try:
                 self._disk.forget(self._fd, half * self._half_bytes, self._half_bytes)
                 halves.append(pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes))
             except OSError as error:
                 halves.append(b"")
-                errors.append(error)
-        if len(errors) == len(halves):
-            raise medium_failed(f"read {self._path}", errors[0]) from errors[0]
-        return halves
+                failed = error
+        return halves, failed
 
     def _is_blank(self, half: bytes) -> bool:
         return half == bytes(self._half_bytes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,28 @@ def test_two_damaged_copies_are_told_and_give_nothing(path: Path, caplog: pytest
     assert load(path) is None
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     assert "both copies are damaged" in caplog.text
+
+
+class HalfReadDisk(SystemDisk):
+    """A medium that does not give back the first half of a file."""
+
+    def pread(self, fd: int, length: int, offset: int, /) -> bytes:
+        if offset < HALF_BYTES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().pread(fd, length, offset)
+
+
+@pytest.mark.parametrize("other", [bytes(HALF_BYTES), b"\xff" * HALF_BYTES])
+def test_a_content_that_cannot_be_read_now_is_not_taken_for_lost(path: Path, other: bytes) -> None:
+    path.write_bytes(path.read_bytes()[:HALF_BYTES] + other)
+    with RecordFile(HalfReadDisk(), path, CONTENT_BYTES_MAX) as record, pytest.raises(MediumError):
+        record.load()
+    assert load(path) == OLD
+
+
+def test_a_copy_is_read_though_the_medium_does_not_give_back_the_other(path: Path) -> None:
+    with RecordFile(HalfReadDisk(), path, CONTENT_BYTES_MAX) as record:
+        assert record.load() == NEW
 
 
 def test_a_damaged_record_can_be_saved_again(path: Path) -> None:
