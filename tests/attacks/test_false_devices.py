@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 import pytest
 
+from narrowboat_bridge.broker_home import Listener
 from narrowboat_protocol.documents import Delivery
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import KIB, MIB
+from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel, device_subscriptions, device_topic
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, FetchRequest, decode_block
+from tests.broker.lab import Lab, Pushed
 from tests.support.broker import Credentials
 from tests.support.fleet import CertificateAuthority, DeviceKit
 from tests.support.images import small_image
 from tests.support.mqtt_client import SUCCESS, MqttClient
-
-from .lab import Lab, Pushed
+from tests.support.relay import RelayThread
 
 OWNER, THIEF = "gw-owner", "gw-thief"
 
@@ -127,3 +129,43 @@ def test_a_second_key_under_a_name_raises_the_alarm_and_changes_nothing(lab: Lab
     assert [facts for what, who, facts in lab.audit() if (what, who) == ("alarm", "gw-pinned")] == [
         {"text": "a hello under another key than the one pinned"}
     ]
+
+
+def test_client_id_theft_throws_no_gateway_out(lab: Lab, stack: ExitStack) -> None:
+    name, ports = "gw-seated", lab.fleet.ports
+    relay = stack.enter_context(RelayThread(ports.device))
+    stack.enter_context(lab.gateway(name, relay))
+    lab.wait_until_known(name)
+    for listener, port in zip(Listener, (ports.device, ports.enrol, ports.staff, ports.bridge), strict=True):
+        credentials = lab.credentials(listener, "chair-thief")
+        assert stack.enter_context(MqttClient(credentials.tls(), port, name)).connect() == "Not authorized"
+    lab.start(lab.push(small_image(63, MIB), "6.3.0"), name, name)
+    assert lab.wait_for_end(name, name)["state"] == "succeeded"
+    assert relay.counts.connections == 2, "one before the reboot, and one after it"
+
+
+def test_an_old_report_replayed_moves_nothing(lab: Lab, stack: ExitStack) -> None:
+    """Whoever owns the broker kept what a gateway said, and says it again after the gateway went on."""
+    pushed = [lab.push(small_image(seed, MIB), f"6.{seed}.0") for seed in (64, 65)]
+    kit, credentials = lab.impostor("gw-parrot")
+    device = admit(lab, stack, kit, credentials)
+    device.say(Channel.HELLO, kit.hello())
+    lab.start(pushed[0], "parrot", "gw-parrot")
+    said = [
+        kit.report(pushed[0].made.digest, state, attempt=1, pair=(1, n))
+        for n, state in enumerate((State.DOWNLOADING, State.FAILED), 2)
+    ]
+    for report in said:
+        device.say(Channel.REPORT, report)
+    lab.wait_for_end("parrot", "gw-parrot")
+    lab.start(pushed[1], "parrot-2", "gw-parrot")
+    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.DOWNLOADING, attempt=2, pair=(1, 4)))
+    lab.wait_for_state("parrot-2", "gw-parrot", "downloading")
+    before = [lab.attempt(name, "gw-parrot") for name in ("parrot", "parrot-2")]
+    for report in said:
+        device.say(Channel.REPORT, report)
+    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.VERIFYING, attempt=2, pair=(1, 5)))
+    lab.wait_for_state("parrot-2", "gw-parrot", "verifying")
+    assert lab.attempt("parrot", "gw-parrot") == before[0]
+    assert not [entry for entry in lab.audit() if entry[:2] == ("alarm", "gw-parrot")]
+    lab.abort("parrot-2")

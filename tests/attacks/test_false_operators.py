@@ -21,12 +21,11 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import MIB
 from narrowboat_protocol.topics import Channel, operator_topic
+from tests.broker.lab import OPERATOR, VIEWER, Lab
 from tests.support.broker import Credentials
 from tests.support.fleet import OperatorKit
 from tests.support.images import small_image
 from tests.support.mqtt_client import SUCCESS, MqttClient
-
-from .lab import OPERATOR, VIEWER, Lab
 
 STRANGER = "mallory"
 
