@@ -7,13 +7,16 @@ with and without it, and a test shows that. Only what succeeded is remembered; w
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import cbor2
+
 from narrowboat_device.core import inventory, offers
-from narrowboat_protocol import cbor
+from narrowboat_protocol import cbor, cose
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.keys import PrivateKey, PublicKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
@@ -40,9 +43,11 @@ class _Memory:
 
 
 _scans, _verdicts, _documents, _signed = _Memory(), _Memory(), _Memory(), _Memory()
-_envelopes, _manifests = _Memory(), _Memory()
+_envelopes, _manifests, _blocks = _Memory(), _Memory(), _Memory()
 _scan, _verify = cbor._Scanner.scan, PublicKey.verify  # noqa: SLF001  # the one pure step that all the rest waits for
-_sign = PrivateKey.sign
+_sign, _read_block = PrivateKey.sign, cose._read_block  # noqa: SLF001
+_encoder = cbor2.CBOREncoder(io.BytesIO())
+"""Making one for each value takes longer than encoding it."""
 _decode, _decode_signed = Document.decode.__func__, SignedDocument.decode.__func__  # type: ignore[attr-defined]
 
 
@@ -63,6 +68,13 @@ def _sign_and_know(key: PrivateKey, message: bytes) -> bytes:
     signature = _sign(key, message)
     _verdicts.get((key.public.kid, signature, message), lambda: True)
     return signature
+
+
+def _read_block_once(block: bytes, *, accept_es256: bool) -> tuple[int, bytes | None, bytes, bytes]:
+    parts: tuple[int, bytes | None, bytes, bytes] = _blocks.get(
+        (block, accept_es256), lambda: _read_block(block, accept_es256=accept_es256)
+    )
+    return parts
 
 
 def _decode_once(cls: type[Document], /, data: bytes, **limits: int) -> Document:
@@ -90,6 +102,8 @@ def remembering() -> Iterator[None]:
     """Remember inside."""
     with ExitStack() as stack:
         for target, name, instead in (
+            (cbor2, "dumps", _encoder.encode_to_bytes),
+            (cose, "_read_block", _read_block_once),
             (cbor._Scanner, "scan", _scan_once),  # noqa: SLF001
             (PublicKey, "verify", _verify_once),
             (PrivateKey, "sign", _sign_and_know),
