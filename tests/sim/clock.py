@@ -29,8 +29,8 @@ class Clock:
     def boot(self) -> None:
         self._booted_s, self._offset_s = self._world.now_s, None
 
-    def set_wall(self, off_by_s: float = 0.0) -> None:
-        """Something (NTP, an operator) sets the wall clock, more or less right."""
+    def set_wall(self, off_by_s: float | None = 0.0) -> None:
+        """Something (NTP, an operator) sets the wall clock, more or less right; None: nothing does."""
         self._offset_s = off_by_s
 
     def __call__(self) -> Now:

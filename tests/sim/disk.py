@@ -57,7 +57,8 @@ class SimDisk:
         self.pages_free: int | None = None
         self.fuse: int | None = None
         self.watch: Callable[[str], None] = _look_away
-        self.operations = 0
+        self.changes = 0
+        """Grows whenever anything may have changed, on the medium or in the cache."""
         self.horizon: int | None = None
         """What a sync covers, while one is carried out that began earlier."""
         self._unreadable: set[tuple[int, int]] = set()
@@ -111,6 +112,7 @@ class SimDisk:
 
     def cut(self, outcome: Outcome) -> None:
         """The power goes: what waits is kept, dropped or torn, and nothing is open any more."""
+        self.changes += 1
         for number, inode in list(self._inodes.items()):
             if inode.waiting or inode.cache or inode.size != inode.durable_size:
                 self._own(number).cut(outcome, self.rng)
@@ -168,6 +170,7 @@ class SimDisk:
 
     def rot(self, path: Path, offset: int) -> None:
         """One bit of what is on the medium changes; the cache of it is gone."""
+        self.changes += 1
         self._own(self._names[path]).rot(offset)
 
     def make_unreadable(self, path: Path, offset: int) -> None:
@@ -266,6 +269,7 @@ class SimDisk:
 
     def forget(self, fd: int, _offset: int, _length: int, /) -> None:
         if self._inode(fd).ghosts:
+            self.changes += 1
             self._own(self._number(fd)).forget()
 
     def rename(self, source: Path, target: Path, /) -> None:
@@ -295,7 +299,7 @@ class SimDisk:
     # How it is done.
 
     def _burn(self, what: str) -> None:
-        self.operations += 1
+        self.changes += 1
         self.watch(what)
         if self.fuse is not None:
             if self.fuse == 0:

@@ -6,7 +6,8 @@ Fault model.
     power     goes at any call of the disk, between two events, or while the machine boots. `power_cut` takes what the
               disk's fault model says; the machine comes back when `power_on` is called, or by itself after a fuse.
     boot      the loader is the real one. A slot whose bytes are no known image panics before any agent runs, and the
-              machine is reset; so does one whose release is marked as `crashing`.
+              machine is reset; so does one whose release is marked as `crashing`, and any boot now and then. A person
+              may have the other slot boot, though the one that runs was committed.
     process   the agent may be killed and started anew in the same boot: the page cache lives, jobs and link do not. An
               agent that cannot start is started again, and after a few times the watchdog resets the machine.
     reboot    is orderly (everything is synced), or the machine hangs on the way down and the watchdog cuts it.
@@ -30,6 +31,7 @@ from cryptography import x509
 
 from narrowboat_device.assembly import Storage, make_inbox, open_storage, read_root, settings_of
 from narrowboat_device.boot.loader import power_on
+from narrowboat_device.boot.state import read_state, write_state
 from narrowboat_device.certificate import Certificate
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Hook
@@ -116,9 +118,10 @@ class SimGateway:
         self.running = slot
         self._failed_starts = 0
         self.world.note(self.name, "boots", slot)
+        self.clock.set_wall(self.behaviour.wall_off_s())
         self.observer.booted(slot)
         release = self.release_in(slot)
-        panics = release is False or release in self.behaviour.crashing
+        panics = release is False or release in self.behaviour.crashing or self.behaviour.panics()
         self._later(self.behaviour.boot_s, self._reset if panics else self._start_agent)
 
     def power_cut(self, outcome: Outcome = Outcome.MIXED) -> None:
@@ -137,6 +140,25 @@ class SimGateway:
         self._end_agent()
         self.disk.close_all()
         self._later(self.behaviour.off_s, self._start_agent)
+
+    def switch_slot(self) -> None:
+        """A person has the other slot boot, if it can and no update is on."""
+        if self.agent is None or not (self.agent.state is None or self.agent.state.terminal):
+            return
+        path = self.config.boot.state_file
+        other = next(name for name in self.config.slot_names if name != self.running)
+        try:
+            state = read_state(self.disk, path)
+            if state is None or state.trial is not None or other not in state.bootable:
+                return
+            self.world.note(self.name, "switched", other)
+            write_state(self.disk, path, replace(state, primary=other))
+        except PowerCut:
+            self.fuse_blew()
+            return
+        except NarrowboatError:
+            return
+        self._reboot()
 
     def hear(self, event: Event) -> None:
         """Something came from the network."""
@@ -176,8 +198,7 @@ class SimGateway:
         self._later(self.behaviour.off_s, self.power_on)
 
     def _reboot(self) -> None:
-        hangs = self.world.rng.random() < self.behaviour.hang_at_reboot
-        self.power_cut(Outcome.MIXED if hangs else Outcome.KEPT)
+        self.power_cut(Outcome.MIXED if self.behaviour.hangs_at_reboot() else Outcome.KEPT)
         self._later(self.behaviour.off_s, self.power_on)
 
     def _start_agent(self) -> None:

@@ -38,6 +38,8 @@ DocumentT = TypeVar("DocumentT", Journal, TrustRecord, Outbox)
 _HEADER = struct.Struct(">4sIQI")
 _FILES_MAX = 16
 _JOBS_MAX = 16
+_WAITING_BYTES_MAX = 128 * 1024
+"""Two whole slots: what arrives during a sync, of one release after the other."""
 _ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
 
 
@@ -105,8 +107,38 @@ class DeviceInvariants(Observer):
         self._versions: dict[tuple[Path, ...], tuple[tuple[int, int], ...]] = {}
         self._contents: dict[Path, tuple[tuple[int, int], bytes | None]] = {}
         self._decoded: dict[tuple[Record, bytes], Journal | TrustRecord | Outbox] = {}
+        self._boot: tuple[bytes, BootState] | None = None
+        self._boot_path = gateway.config.boot.state_file
+        self._paths = {record: record_path(gateway.config.storage.data_dir, record) for record in Record}
+        self._checked = -1
+        self._read: dict[Record, tuple[int, Journal | TrustRecord | Outbox | None]] = {}
+        """By record: what it said when the disk had changed so often."""
 
     # What can be asked.
+
+    @property
+    def name(self) -> str:
+        return self._gateway.name
+
+    @property
+    def running(self) -> str | None:
+        """The slot that runs; None while the power is off."""
+        return self._gateway.running
+
+    @property
+    def boot(self) -> BootState:
+        """What boots next, as the medium has it. The same object as long as it says the same."""
+        content = self._newest(self._boot_path, STATE_BYTES_MAX)
+        if not content:
+            raise InvariantError("bootable", "no boot state can be read")
+        if self._boot is None or self._boot[0] != content:
+            self._boot = content, BootState.decode(content)
+        return self._boot[1]
+
+    def release_in(self, slot: str) -> bytes | None:
+        """The release that a slot holds on the medium, if it holds a whole one."""
+        release = self._gateway.release_in(slot)
+        return release if isinstance(release, bytes) else None
 
     @property
     def attempt(self) -> Attempt | None:
@@ -123,7 +155,7 @@ class DeviceInvariants(Observer):
     # What is told.
 
     def booted(self, slot: str) -> None:
-        state = self._read_boot()
+        state = self.boot
         on_trial = slot == state.trial
         may_boot = slot in (state.bootable | {state.primary}) and (self._honest_medium or not on_trial)
         if not may_boot and self._honest_medium and not self._disk.faults.read_error:
@@ -169,19 +201,22 @@ class DeviceInvariants(Observer):
 
     def check(self) -> None:
         """Everything about the state of the disk, as far as it changed."""
-        if self._changed(self._gateway.config.boot.state_file, *self._slots.values()):
+        if self._checked == self._disk.changes:
+            return
+        self._checked, paths = self._disk.changes, self._paths
+        if self._changed(self._boot_path, *self._slots.values()):
             self._check_boot()
         if self._honest_medium:
-            if self._changed(self._path(Record.TRUST)):
+            if self._changed(paths[Record.TRUST]):
                 self._check_floor()
-            if self._changed(self._path(Record.OUTBOX), self._path(Record.JOURNAL)):
+            if self._changed(paths[Record.OUTBOX], paths[Record.JOURNAL]):
                 self._check_outbox()
-            if self._changed(self._path(Record.JOURNAL), *self._slots.values()):
+            if self._changed(paths[Record.JOURNAL], *self._slots.values()):
                 self._check_journal()
         self._check_bounds()
 
     def _check_boot(self) -> None:
-        state = self._read_boot()
+        state = self.boot
         if state.primary not in state.bootable:
             raise InvariantError("bootable", f"the committed slot {state.primary} may not boot")
         may_boot = {state.primary, *state.bootable} if self._honest_medium else {state.primary}
@@ -208,6 +243,8 @@ class DeviceInvariants(Observer):
         earned = state.primary == remembered.running and remembered.healthy
         if changed and not earned and remembered.committed.get(state.primary) != release:
             raise InvariantError("commit", f"slot {state.primary} was committed, {remembered.running} runs")
+        if changed:
+            remembered.trial_boots = 0
         remembered.primary = state.primary
         remembered.committed[state.primary] = release
         if isinstance(release, bytes):
@@ -232,10 +269,10 @@ class DeviceInvariants(Observer):
         self._check_envelope(attempt)
         if attempt.slot == self.remembered.running or attempt.content is None:
             return
+        durable = self._disk.durable(self._slots[attempt.slot]) or b""
         for chunk in range(attempt.next_chunk):
-            if chunk // self._gateway.limits.subtree_chunks not in attempt.suspects and not self._is_there(
-                attempt, chunk
-            ):
+            suspect = chunk // self._gateway.limits.subtree_chunks in attempt.suspects
+            if not suspect and not self._is_there(attempt, chunk, durable):
                 raise InvariantError("journal", f"chunk {chunk} of {attempt.next_chunk} is not on the medium")
 
     def _check_envelope(self, attempt: Attempt) -> None:
@@ -252,8 +289,8 @@ class DeviceInvariants(Observer):
         before = counted[2] if same and counted is not None else 0
         self.remembered.counted = attempt.content, attempt.slot, max(before, attempt.next_chunk)
 
-    def _is_there(self, attempt: Attempt, chunk: int) -> bool:
-        """The medium holds the chunk, or held it and rotted."""
+    def _is_there(self, attempt: Attempt, chunk: int, durable: bytes) -> bool:
+        """The slot holds the chunk on the medium, or held it and rotted."""
         shift = self._gateway.limits.log2_chunk_size
         assert attempt.content is not None
         path, image = self._slots[attempt.slot], self._contents_of[attempt.content].image
@@ -261,7 +298,7 @@ class DeviceInvariants(Observer):
         pages = range(start // PAGE_BYTES, -(-end // PAGE_BYTES))
         if not self._disk.rotten(path).isdisjoint(pages):
             return True
-        return (self._disk.durable(path) or b"")[start:end] == image[start:end]
+        return durable[start:end] == image[start:end]
 
     def _check_outbox(self) -> None:
         letters, remembered = self.letters, self.remembered
@@ -269,6 +306,8 @@ class DeviceInvariants(Observer):
             if letter.pair not in remembered.letters:
                 report = Report.decode(SignedDocument.decode(letter.report).content)
                 remembered.letters[letter.pair] = report
+                if report.state is State.SUCCEEDED and self.boot.primary != report.slot:
+                    raise InvariantError("said", "a success without a commit on the medium")
         now = frozenset(letter.pair for letter in letters)
         if lost := remembered.in_outbox - now - remembered.acked:
             raise InvariantError("outbox", f"{sorted(lost)} is gone without an Ack")
@@ -295,8 +334,6 @@ class DeviceInvariants(Observer):
         # One that was answered may be said again, if the outbox was read from its older copy.
         if report.pair not in {letter.pair for letter in self.letters} | self.remembered.acked:
             raise InvariantError("said", f"{report.state} is not in the outbox on the medium")
-        if report.state is State.SUCCEEDED and self._read_boot().primary != report.slot:
-            raise InvariantError("said", "a success without a commit on the medium")
 
     def _check_pair(self, pair: Pair) -> None:
         trust = self._record(Record.TRUST, TrustRecord)
@@ -331,7 +368,7 @@ class DeviceInvariants(Observer):
             "letters in the outbox": (len(self.letters), LETTERS_MAX),
             "files": (len(self._disk.files), _FILES_MAX),
             "jobs": (len(gateway.lanes) if gateway.lanes is not None else 0, _JOBS_MAX),
-            "bytes that wait for a sync": (self._disk.waiting_bytes, 4 * gateway.limits.subtree_size_bytes),
+            "bytes that wait for a sync": (self._disk.waiting_bytes, _WAITING_BYTES_MAX),
         }
         for what, (size, size_max) in sizes.items():
             if size > size_max:
@@ -347,18 +384,17 @@ class DeviceInvariants(Observer):
         self._versions[paths] = versions
         return True
 
-    def _path(self, record: Record) -> Path:
-        return record_path(self._gateway.config.storage.data_dir, record)
-
-    def _read_boot(self) -> BootState:
-        content = self._newest(self._gateway.config.boot.state_file, STATE_BYTES_MAX)
-        if not content:
-            raise InvariantError("bootable", "no boot state can be read")
-        return BootState.decode(content)
-
     def _record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
         """What a record says; None before it was ever written."""
-        content = self._newest(self._path(record), record_bytes_max(record, self._gateway.limits))
+        changes, value = self._read.get(record, (-1, None))
+        if changes != self._disk.changes:
+            value = self._read_record(record, kind)
+            self._read[record] = self._disk.changes, value
+        assert isinstance(value, kind | None)
+        return value
+
+    def _read_record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
+        content = self._newest(self._paths[record], record_bytes_max(record, self._gateway.limits))
         if content is None:
             if record in self.remembered.read:
                 raise InvariantError("readable", f"no copy of the {record} is intact")

@@ -24,9 +24,8 @@ from narrowboat_bridge.core.events import Restored
 from narrowboat_bridge.core.records import RECENT_PAIRS
 from narrowboat_bridge.server import schema
 from narrowboat_bridge.server.rows import Row
-from narrowboat_device.core.actions import Record
-from narrowboat_device.core.events import BootStatus
-from narrowboat_device.core.memory import LETTERS_MAX, Outbox
+from narrowboat_device.boot.state import BootState
+from narrowboat_device.core.memory import Letter
 from narrowboat_protocol.cbor import decode
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Report
@@ -59,13 +58,15 @@ class Box(Protocol):
     def name(self) -> str: ...
 
     @property
-    def boot(self) -> BootStatus: ...
+    def running(self) -> str | None: ...
 
     @property
-    def slots(self) -> Mapping[str, bytes | bytearray]: ...
+    def boot(self) -> BootState: ...
 
     @property
-    def records(self) -> Mapping[Record, bytes | None]: ...
+    def letters(self) -> tuple[Letter, ...]: ...
+
+    def release_in(self, slot: str) -> bytes | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,9 @@ class ServerInvariants:
         self._rows = rows
         self._boxes: dict[str, Box] = {}
         self._hears: dict[str, Callable[[], bool]] = {}
-        self._boots: dict[str, BootStatus] = {}
-        self._runs: dict[str, bytes | None] = {}
+        self._boots: dict[str, BootState] = {}
         self._committed: set[tuple[str, bytes]] = set()
-        self._outboxes: dict[str, bytes | None] = {}
+        self._outboxes: dict[str, tuple[Letter, ...]] = {}
         self._ends: dict[str, set[bytes]] = {}
         self._stored: set[bytes] = set()
         self._campaigns: dict[str, tuple[int, bytes]] = {}
@@ -188,25 +188,21 @@ class ServerInvariants:
     def look_at(self, name: str) -> None:
         """Look at a gateway after it handled an event."""
         box = self._boxes[name]
-        outbox = box.records[Record.OUTBOX]
-        if outbox is not self._outboxes.get(name):
-            self._outboxes[name] = outbox
-            letters = Outbox.decode(outbox).letters if outbox else ()
-            if len(letters) > LETTERS_MAX:
-                raise BrokenError("bounds", f"{name}: more than {LETTERS_MAX} ends wait for their Ack")
+        letters, boot = box.letters, box.boot
+        if letters is not self._outboxes.get(name):
+            self._outboxes[name] = letters
             self._ends[name].update(SignedDocument.decode(letter.report).content for letter in letters)
-        if box.boot is not self._boots.get(name):
-            self._boots[name] = box.boot
-            self._runs[name] = self._release_in(box, box.boot.running)
-            primary = self._release_in(box, box.boot.primary)
-            if primary is not None and box.boot.trial is None:
+        if boot is not self._boots.get(name):
+            self._boots[name] = boot
+            primary = box.release_in(boot.primary)
+            if primary is not None and boot.trial is None:
                 self._committed.add((name, primary))
         self._check_agreement(name)
 
     def runs(self, name: str) -> bytes | None:
         """The release in the slot that runs and boots, by its bytes."""
-        boot = self._boxes[name].boot
-        return self._runs[name] if boot.running == boot.primary else None
+        box = self._boxes[name]
+        return box.release_in(box.running) if box.running == box.boot.primary else None
 
     def undelivered(self, name: str) -> list[str]:
         """The ends of a device that the bridge never stored."""
@@ -238,10 +234,3 @@ class ServerInvariants:
         since_s = self._disagree_since_s.setdefault(name, self._world.now_s)
         if self._world.now_s - since_s > AGREEMENT_S:
             raise BrokenError("agreement", f"{text}, for {self._world.now_s - since_s:.0f} s")
-
-    def _release_in(self, box: Box, slot: str) -> bytes | None:
-        content = box.slots[slot]
-        for release in self._site.releases:
-            if content.startswith(release.image):
-                return release.digest
-        return None

@@ -56,6 +56,14 @@ def _go_on(_hook: Hook) -> HookOutcome:
     return HookOutcome.GO_ON
 
 
+def _never() -> bool:
+    return False
+
+
+def _unset() -> float | None:
+    return None
+
+
 @dataclass(slots=True)
 class Behaviour:
     """What the rest of the machine does. Times are (least, most), in seconds."""
@@ -64,8 +72,12 @@ class Behaviour:
     boot_s: tuple[float, float] = (5.0, 20.0)
     job_s: tuple[float, float] = (0.01, 0.5)
     hook: Callable[[Hook], HookOutcome] = _go_on
-    hang_at_reboot: float = 0.0
-    """How likely an orderly reboot ends in a cut."""
+    hangs_at_reboot: Callable[[], bool] = _never
+    """Whether an orderly reboot ends in a cut."""
+    panics: Callable[[], bool] = _never
+    """Whether a boot ends before its agent runs, whatever the slot holds."""
+    wall_off_s: Callable[[], float | None] = _unset
+    """How far the wall clock is off from a boot on; None if it is not set and begins in 1970."""
     drift: float = 0.0
     crashing: set[bytes] = field(default_factory=set)
     """Releases that panic before their agent runs."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 from narrowboat_bridge.core import devices as bridge_devices
-from narrowboat_bridge.core.attempts import Verdict
+from narrowboat_bridge.core.attempts import Verdict, take_report
 from narrowboat_bridge.core.campaigns import Campaigns
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_device.core.memory import Memory
-from narrowboat_device.core.trial import Trial
 from narrowboat_device.core.voice import Voice
 from narrowboat_protocol.states import State
 
@@ -36,9 +35,9 @@ class Mutation:
     weather: Weather
 
 
-def _success_before_the_commit(trial: Any, _outcome: object, _output: str, now: Any) -> list[Any]:
-    end: list[Any] = trial._course.end(State.SUCCEEDED, None, None, now)  # noqa: SLF001
-    return end
+def _success_before_the_commit(attempt: Any, report: Any, received_at: int) -> Any:
+    taken = take_report(attempt, report, received_at)
+    return replace(taken, state=State.SUCCEEDED) if taken.state is State.ON_TRIAL else taken
 
 
 def _said_before_the_commit(performer: Any, now: Any) -> None:
@@ -62,8 +61,8 @@ def _hello_is_never_answered(voice: Any, *arguments: Any) -> Any:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "a device says succeeded before it commits": Mutation(
-        lambda: patch.object(Trial, "health_answered", _success_before_the_commit), "success", Weather()
+    "a trial is taken for a success": Mutation(
+        lambda: patch.object(bridge_devices, "take_report", _success_before_the_commit), "success", Weather(unfit=0.5)
     ),
     "whatever comes is news": Mutation(
         lambda: patch.multiple(bridge_devices, standing=lambda *_: Standing.NEW, judge_report=lambda *_: Verdict.TAKEN),
@@ -76,7 +75,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a success is believed for ever": Mutation(
         lambda: patch.object(bridge_devices, "judge_success", lambda attempt, *_: attempt),
         "agreement",
-        Weather(fallbacks_s=200.0),
+        Weather(fallbacks_s=60.0),
     ),
     "boot numbers are not durable": Mutation(
         lambda: patch.object(Memory, "save_trust", _boot_number_in_memory_alone),

@@ -27,6 +27,8 @@ from tests.support.gateway import SMALL
 LIMITS = replace(SMALL, sync_bytes=8192)
 GATEWAYS_MAX = 4
 OPERATORS = ("anna", "bert")
+FACTORY_IMAGE = random.Random(5).randbytes(40_000)
+"""What every gateway runs first: no release of ours."""
 _IMAGE_BYTES = (22_001, 35_003, 47_000)
 """Two or three subtrees of four chunks of 4 KiB, the last of them short."""
 
@@ -70,6 +72,17 @@ class Site:
     @cached_property
     def files(self) -> Files:
         return Files({release.payload_digest: release.payload for release in self.releases})
+
+    @cached_property
+    def images(self) -> dict[bytes, bytes | None]:
+        """Every image that can boot, and the digest of its release if it is one."""
+        return {FACTORY_IMAGE: None} | {release.image: release.digest for release in self.releases}
+
+    @cached_property
+    def sequences(self) -> dict[bytes, int]:
+        """Of each release, by its digest."""
+        trust = self.fleet.trust()
+        return {release.digest: trust.open_release(release.envelope).sequence for release in self.releases}
 
     @cached_property
     def known_releases(self) -> tuple[KnownRelease, ...]:

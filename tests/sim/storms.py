@@ -49,7 +49,8 @@ class _Storm:
         self._calm = Faults(lie=lie)
         self._rng = play.world.rng
         behaviour = play.gateway.behaviour
-        behaviour.hang_at_reboot = self._rng.choice((0.0, 0.5))
+        hangs = self._rng.choice((0.0, 0.5))
+        behaviour.hangs_at_reboot = lambda: self._rng.random() < hangs
         behaviour.hook = self._answer
         behaviour.agent_versions = {release.digest: release.digest.hex()[:4] for release in play.stage.releases}
         play.gateway.clock.drift(self._rng.uniform(-3e-4, 3e-4))
@@ -121,7 +122,7 @@ def _heal(play: Play) -> None:
     gateway, disk = play.gateway, play.disk
     disk.faults, disk.pages_free, disk.fuse = Faults(), None, None
     gateway.behaviour.hook = lambda _hook: HookOutcome.GO_ON
-    gateway.behaviour.hang_at_reboot = 0.0
+    gateway.behaviour.hangs_at_reboot = lambda: False
     for _ in range(_HEALED_BOOTS):
         gateway.power_cut()
         gateway.power_on()

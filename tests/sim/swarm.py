@@ -2,7 +2,8 @@
 
 storm     faults of the seed's weather strike, operators give orders, for some minutes of virtual time; now
           and then it is calm for some minutes, and what must be true in calm weather is checked
-clear     all faults heal at once; what is half-open stays so until somebody notices
+clear     all faults heal at once; what is half-open stays so until somebody notices. What failing storage left for a
+          person to decide, the person decides by switching off and on
 converge  an operator starts a last campaign for every gateway. Within `CONVERGENCE_S` every gateway must run its
           release from a committed slot, the server must say so, and every end must have been delivered
 silence   then nobody may say anything more
@@ -12,8 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrowboat_device.core.actions import Record
-from narrowboat_device.core.memory import Outbox
 from narrowboat_protocol.documents import CampaignAbort, CampaignDetail, CampaignShow, Reply
 from narrowboat_protocol.states import State
 
@@ -22,11 +21,11 @@ from .bridge_disk import BridgeDisk, MemoryDisk
 from .broker import Broker
 from .clients import DeviceClient
 from .invariants_server import BrokenError, ServerInvariants
+from .mooring import Mooring
 from .network import Path
 from .operators import SimOperator
-from .plain import PlainGateway
 from .shortcuts import remembering
-from .site import GATEWAYS_MAX, LIMITS, site
+from .site import GATEWAYS_MAX, site
 from .tempest import Tempest
 from .weather import Weather
 from .world import World
@@ -40,6 +39,9 @@ _CALM_S = (130.0, 200.0)
 _STRAGGLERS_S = 120.0
 """By then every command that was on its way has arrived or is lost."""
 _LOOK_S = 20.0
+_HEALED_BOOTS = 4
+_OFF_S = 2.0
+_BOOT_S = 120.0
 _ANSWERS_S = 800.0
 """Within this time a gateway says hello to a bridge that has started."""
 _TOLD = "told"
@@ -70,20 +72,17 @@ class Fleet:
         self.names = tuple(f"gw-{number}" for number in range(1, world.rng.randint(2, GATEWAYS_MAX) + 1))
         self.paths = {name: Path(world, self.weather, name, is_slow=True) for name in self.names}
         self.links = {name: DeviceClient(world, self.broker, self.paths[name], name) for name in self.names}
-        self.gateways = {name: self._gateway(name) for name in self.names}
+        self.moorings = {name: self._moor(name) for name in self.names}
         self.operators = [
             SimOperator(world, self.site, self.broker, Path(world, self.weather, kit.name), kit)
             for kit in self.site.operators
         ]
         self.bridge.start()
 
-    def _gateway(self, name: str) -> PlainGateway:
-        link = self.links[name]
-        gateway = PlainGateway(self.world, self.site.fleet, name, LIMITS, link, self.weather)
-        link.hear = gateway.hear
-        gateway.observer = lambda _: self.invariants.look_at(name)
-        self.invariants.add(gateway, lambda: gateway.is_on and link.hears and self.bridge.hears)
-        return gateway
+    def _moor(self, name: str) -> Mooring:
+        mooring = Mooring(self.world, self.site, self.weather, self.links[name], self.invariants)
+        self.invariants.add(mooring, lambda: mooring.is_up and self.bridge.hears)
+        return mooring
 
 
 class Clearing:
@@ -116,15 +115,15 @@ class Clearing:
         return None if self._told else BrokenError(_TOLD, "no operator was told that the campaign is through")
 
     def _missing_of(self, name: str) -> str:
-        fleet, gateway = self._fleet, self._fleet.gateways[name]
-        if not (gateway.is_on and fleet.links[name].hears):
+        fleet, mooring = self._fleet, self._fleet.moorings[name]
+        if not mooring.is_up:
             return "it is not back"
         if fleet.invariants.runs(name) != self._release:
-            return f"it does not run the last release, its state is {gateway.agent.state}"
+            return f"it does not run the last release, its state is {mooring.state}"
         known = fleet.invariants.attempts.get((name, self._campaign))
         if known is None or known.state is not State.SUCCEEDED:
             return "the server does not know that it succeeded"
-        if Outbox.decode(gateway.records[Record.OUTBOX] or Outbox().encode()).letters:
+        if mooring.letters:
             return "ends wait in its outbox"
         return ""
 
@@ -181,17 +180,23 @@ def sail_fast(seed: int) -> Outcome:
 
 
 def _weather_the_storm(fleet: Fleet) -> None:
-    world, weather = fleet.world, fleet.weather
+    world = fleet.world
     tempest = Tempest(fleet)
+    for mooring in fleet.moorings.values():
+        mooring.gateway.power_on()
     storm_s = world.rng.uniform(*_STORM_S)
     calm_at_s, calm_s = storm_s * world.rng.random(), world.rng.uniform(*_CALM_S)
     world.run(calm_at_s)
-    weather.calm = True
+    tempest.set_calm(calm=True)
     world.run(calm_at_s + calm_s)
-    weather.calm = False
+    tempest.set_calm(calm=False)
     world.run(storm_s + calm_s)
     tempest.end()
     world.note("clear")
+    for _ in range(_HEALED_BOOTS if fleet.weather.storage_fails else 0):
+        for mooring in fleet.moorings.values():
+            mooring.cut_power(_OFF_S)
+        world.run(world.now_s + _BOOT_S)
 
 
 def _converge(fleet: Fleet) -> None:

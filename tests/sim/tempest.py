@@ -9,9 +9,9 @@ from typing import Protocol
 from .bridge import SimBridge
 from .broker import AUTOSAVE_S, Broker
 from .clients import DeviceClient, Stranger
+from .mooring import Mooring
 from .network import Path
 from .operators import SimOperator
-from .plain import PlainGateway
 from .weather import Weather
 from .world import World
 
@@ -26,7 +26,7 @@ class Fleet(Protocol):
     weather: Weather
     broker: Broker
     bridge: SimBridge
-    gateways: dict[str, PlainGateway]
+    moorings: dict[str, Mooring]
     links: dict[str, DeviceClient]
     paths: dict[str, Path]
     operators: list[SimOperator]
@@ -45,10 +45,13 @@ class Tempest:
         for path in self._paths:
             self._strike(weather.partitions_s, lambda path=path: self._cut(path))  # type: ignore[misc]
             self._strike(weather.resets_s, lambda path=path: self._reset(path))  # type: ignore[misc]
-        for name in fleet.names:
-            self._strike(weather.power_cuts_s, lambda name=name: self._cut_power(name))  # type: ignore[misc]
-            self._strike(weather.agent_restarts_s, fleet.gateways[name].restart_agent)
-            self._strike(weather.fallbacks_s, fleet.gateways[name].fall_back)
+        for name, mooring in fleet.moorings.items():
+            self._strike(weather.power_cuts_s, lambda m=mooring: m.cut_power(self._some_s(60.0)))  # type: ignore[misc]
+            self._strike(weather.fuses_s, mooring.light_fuse)
+            self._strike(weather.disk_fills_s, mooring.fill)
+            self._strike(weather.rot_s, mooring.rot)
+            self._strike(weather.agent_restarts_s, mooring.gateway.restart_agent)
+            self._strike(weather.fallbacks_s, mooring.gateway.switch_slot)
             self._strike(weather.takeovers_s, lambda name=name: self._take_over(name))  # type: ignore[misc]
         self._strike(weather.broker_restarts_s, self._restart_broker)
         self._strike(weather.bridge_hangs_s, lambda: fleet.bridge.die(silently=True, start_after_s=self._some_s(20.0)))
@@ -68,11 +71,17 @@ class Tempest:
     def end(self) -> None:
         """Heal everything that does not heal by itself."""
         self._ended = True
-        self._fleet.weather.calm = True
+        self.set_calm(calm=True)
         for path in self._paths:
             path.mend()
         self._fleet.broker.start()
         self._fleet.bridge.clock_off_s = 0
+
+    def set_calm(self, *, calm: bool) -> None:
+        """Suspend every fault, or let them strike again."""
+        self._fleet.weather.calm = calm
+        for mooring in self._fleet.moorings.values():
+            mooring.heed_weather()
 
     def _some_s(self, mean_s: float) -> float:
         return self._rng.expovariate(1.0 / mean_s)
@@ -101,9 +110,6 @@ class Tempest:
     def _reset(self, path: Path) -> None:
         if path.connection is not None:
             path.connection.reset()
-
-    def _cut_power(self, name: str) -> None:
-        self._fleet.gateways[name].power_cut(self._some_s(60.0))
 
     def _take_over(self, name: str) -> None:
         """Somebody connects as this gateway, from a place of their own, and goes after a while."""

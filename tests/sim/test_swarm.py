@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,13 @@ from tests.sim.weather import Weather
 BATCHES = range(0, 32, 8)
 RESTORING = Weather(bridge_kills=0.2, bridge_restores_s=100.0, duplication=0.2)
 SEEDS_PER_MUTATION = 24
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("first", BATCHES)

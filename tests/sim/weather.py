@@ -58,6 +58,24 @@ class Weather:
     """A gateway goes back to its other slot, though it had committed: somebody switched it."""
     unfit: float = 0.0
     """How likely a trial finds its system unfit, or a hook says not now."""
+    panics: float = 0.0
+    """How likely a boot ends before its agent runs, and a reboot in a cut."""
+    tearing: float = 0.0
+    """How likely a power cut loses or tears what waits for a sync."""
+    fuses_s: float = 0.0
+    """Gateways lose power at one of the next operations of their disk."""
+    disk_shorts: float = 0.0
+    """How likely a call of a gateway's disk does a part of what was asked,"""
+    disk_read_errors: float = 0.0
+    """or fails with EIO: a read,"""
+    disk_write_errors: float = 0.0
+    """a write"""
+    disk_sync_errors: float = 0.0
+    """or a sync."""
+    disk_fills_s: float = 0.0
+    """The file systems of gateways fill up, or get room again."""
+    rot_s: float = 0.0
+    """A bit of a gateway's slot changes before it is proved."""
 
     calm: bool = False
 
@@ -65,7 +83,8 @@ class Weather:
     def drawn(cls, rng: random.Random) -> Weather:
         chance = rng.choice((0.15, 0.35, 0.6))
         drawn = cls()
-        for name, bounds in _BOUNDS.items():
+        bounds_of = _BOUNDS | (_BOUNDS_OF_STORAGE if rng.random() < _STORAGE_SHARE else {})
+        for name, bounds in bounds_of.items():
             if rng.random() < chance:
                 setattr(drawn, name, _between(rng, *bounds))
         return drawn
@@ -73,6 +92,11 @@ class Weather:
     def copy(self) -> Weather:
         """The same weather for another world."""
         return replace(self)
+
+    @property
+    def storage_fails(self) -> bool:
+        """Whether calls of a gateway's disk may fail."""
+        return any((self.disk_read_errors, self.disk_write_errors, self.disk_sync_errors, self.disk_fills_s))
 
     def strikes(self, rate: float, rng: random.Random) -> bool:
         """Whether a fault of this probability happens now."""
@@ -104,6 +128,19 @@ _BOUNDS: dict[str, Bounds] = {
     "agent_restarts_s": (20.0, 600.0),
     "fallbacks_s": (60.0, 600.0),
     "unfit": (0.05, 0.9),
+    "panics": (0.02, 0.3),
+}
+_STORAGE_SHARE = 0.4
+"""So many seeds may have storage that fails, which costs the most to simulate."""
+_BOUNDS_OF_STORAGE: dict[str, Bounds] = {
+    "tearing": (0.2, 1.0),
+    "fuses_s": (60.0, 600.0),
+    "disk_shorts": (0.03, 0.3),
+    "disk_read_errors": (0.001, 0.01),
+    "disk_write_errors": (0.002, 0.02),
+    "disk_sync_errors": (0.005, 0.05),
+    "disk_fills_s": (60.0, 600.0),
+    "rot_s": (5.0, 100.0),
 }
 
 
