@@ -11,7 +11,9 @@ never the save that commits a slot.
 
 A half that the medium does not give back counts as damaged, as one whose checksum is wrong does: it is for bad sectors
 that there are two. If the other one holds no intact copy, be it damaged, blank or unreadable too, nothing is known, and
-that is an error: what cannot be read now may be whole, and must not be taken for lost.
+that is an error: what cannot be read now may be whole, and must not be taken for lost. A read that fails is tried again
+before: the other copy is older by one step, and if that step was a commit, a boot loader that goes on from the older
+copy takes it back.
 
 One trap remains. When a sync fails, the kernel may forget that the pages were dirty, and reading them back
 shows what the medium never took. So a failed save does not become the newest copy: the next save writes to
@@ -42,6 +44,7 @@ _START = struct.Struct(">4sIQI")
 _DIGEST_BYTES = 32
 _HEADER_BYTES = _START.size + _DIGEST_BYTES
 _PAGE_BYTES = 4096
+_READ_TRIES = 3
 _GENERATIONS = 1 << 64
 """The count begins anew after so many, and is compared as serial numbers are (RFC 1982): newer is what lies less than
 half of them ahead. Any pair of copies can therefore be followed by a newer one.
@@ -148,16 +151,20 @@ class RecordFile:
 
     def _read_halves(self) -> tuple[list[bytes], OSError | None]:
         """Both halves, and why one is empty: it cannot be read."""
-        halves: list[bytes] = []
-        failed: OSError | None = None
-        for half in (0, 1):
+        found = [self._read_half(half) for half in (0, 1)]
+        failed = next((half for half in found if isinstance(half, OSError)), None)
+        return [b"" if isinstance(half, OSError) else half for half in found], failed
+
+    def _read_half(self, half: int) -> bytes | OSError:
+        """One half, or why it cannot be read, however often it is tried."""
+        failed = OSError()
+        for _ in range(_READ_TRIES):
             try:
                 self._disk.forget(self._fd, half * self._half_bytes, self._half_bytes)
-                halves.append(pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes))
+                return pread_all(self._disk, self._fd, self._half_bytes, half * self._half_bytes)
             except OSError as error:
-                halves.append(b"")
                 failed = error
-        return halves, failed
+        return failed
 
     def _is_blank(self, half: bytes) -> bool:
         return half == bytes(self._half_bytes)

@@ -117,6 +117,22 @@ def test_a_content_that_cannot_be_read_now_is_not_taken_for_lost(path: Path, oth
     assert load(path) == OLD
 
 
+def test_the_newest_copy_counts_though_reading_it_fails_for_once(path: Path) -> None:
+    class TwiceFailingDisk(SystemDisk):
+        """A medium that answers in the end."""
+
+        failures = 2
+
+        def pread(self, fd: int, length: int, offset: int, /) -> bytes:
+            if offset >= HALF_BYTES and self.failures:
+                self.failures -= 1
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().pread(fd, length, offset)
+
+    with RecordFile(TwiceFailingDisk(), path, CONTENT_BYTES_MAX) as record:
+        assert record.load() == NEW
+
+
 def test_a_copy_is_read_though_the_medium_does_not_give_back_the_other(path: Path) -> None:
     with RecordFile(HalfReadDisk(), path, CONTENT_BYTES_MAX) as record:
         assert record.load() == NEW
