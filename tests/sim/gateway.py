@@ -13,8 +13,8 @@ Fault model.
     reboot    is orderly (everything is synced), or the machine hangs on the way down and the watchdog cuts it.
     jobs      syncs, hashing, read-back and hooks take a random time, one at a time in each lane. A sync covers what was
               written when it began, no more; its end is an event.
-    agents    each release may bring an agent of another version, so two of them alternate over one journal as a trial
-              boot does.
+    agents    a release may bring an agent of the next version (`newer_agent`), so two of them alternate over one
+              journal as a trial boot does, and the older one may find records that it cannot read.
     clocks    see `clock`.
 
 An agent error that is none of the project's own types is a finding and ends the world.
@@ -47,6 +47,7 @@ from tests.sim.factory import make_config
 from tests.sim.lanes import Lanes
 from tests.sim.machine import Behaviour, LinkPort, Observer
 from tests.sim.medium import Outcome
+from tests.sim.newer_agent import NewerAgent
 from tests.sim.world import Handle, World
 from tests.support.fleet import DeviceKit, FleetKit
 
@@ -216,12 +217,13 @@ class SimGateway:
         self._inbox = make_inbox(self.limits)
         settings = settings_of(self.config, _certificate(self.device.certificate), root, storage.slots)
         release = self.release_in(storage.started.boot.running)
-        version = self.behaviour.agent_versions.get(release, "0.1.0") if isinstance(release, bytes) else "0.1.0"
-        settings = replace(settings, agent_version=version)
+        is_newer = release in self.behaviour.newer_agents
+        settings = replace(settings, agent_version="0.2.0" if is_newer else "0.1.0")
         self.agent = Agent(settings, self.device.key, self.world.rng.randbytes, self.limits)
+        core = NewerAgent(self.agent) if is_newer else self.agent
         jobs = Jobs(self.disk, storage.slots, self, self._inbox)
         self.lanes = Lanes(self, self.world, self.disk, jobs, self.behaviour.job_s)
-        self.shell = Shell(self.agent, storage.machine(self.lanes, self, _do_nothing), self._inbox, self.clock)
+        self.shell = Shell(core, storage.machine(self.lanes, self, _do_nothing), self._inbox, self.clock)
         self._turn(self.shell, storage.started)
         if self.shell is not None:
             self._link.up()

@@ -18,7 +18,16 @@ from typing import TypeVar
 from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState
 from narrowboat_device.core.actions import Hook, Record
 from narrowboat_device.core.events import AckArrived, Event, HookOutcome
-from narrowboat_device.core.memory import LETTERS_MAX, Attempt, Journal, Letter, Outbox, TrustRecord, content_of
+from narrowboat_device.core.memory import (
+    LETTERS_MAX,
+    RECORD_FORMAT,
+    Attempt,
+    Journal,
+    Letter,
+    Outbox,
+    TrustRecord,
+    content_of,
+)
 from narrowboat_device.records import record_bytes_max, record_path
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Hello, Report
@@ -30,6 +39,7 @@ from narrowboat_protocol.trust import NO_FLOOR, Floor
 from tests.sim.gateway import SimGateway
 from tests.sim.machine import Observer
 from tests.sim.medium import PAGE_BYTES
+from tests.sim.newer_agent import format_of, in_format
 from tests.sim.promises import InvariantError
 from tests.support.fleet import MadeRelease
 
@@ -61,12 +71,18 @@ class Remembered:
     """What each slot held when it was the committed one."""
     running: str | None = None
     read: set[Record] = field(default_factory=set)
+    formats: dict[Record, int] = field(default_factory=dict)
     trial_boots: int = 0
     healthy: bool = False
 
     def fork(self) -> Remembered:
         return replace(
-            self, acked=set(self.acked), letters=dict(self.letters), read=set(self.read), committed=dict(self.committed)
+            self,
+            acked=set(self.acked),
+            letters=dict(self.letters),
+            read=set(self.read),
+            committed=dict(self.committed),
+            formats=dict(self.formats),
         )
 
     @property
@@ -78,6 +94,7 @@ class Remembered:
             tuple(sorted((report.attempt, report.release, report.state) for report in self.letters.values())),
             self.in_outbox - self.acked,
             tuple(sorted(self.committed)),
+            tuple(sorted(self.formats.items())),
             len(self.read),
         )
 
@@ -207,6 +224,7 @@ class DeviceInvariants(Observer):
         if self._changed(self._boot_path, *self._slots.values()):
             self._check_boot()
         if self._honest_medium:
+            self._check_formats()
             if self._changed(paths[Record.TRUST]):
                 self._check_floor()
             if self._changed(paths[Record.OUTBOX], paths[Record.JOURNAL]):
@@ -249,6 +267,20 @@ class DeviceInvariants(Observer):
         remembered.committed[state.primary] = release
         if isinstance(release, bytes):
             remembered.earned = max(remembered.earned, Floor(0, self._sequences[release]))
+
+    def _check_formats(self) -> None:
+        """A record is in the format of the agent in the committed slot, or was already in a newer one."""
+        formats = self.remembered.formats
+        for record, path in self._paths.items():
+            content = self._newest(path, record_bytes_max(record, self._gateway.limits))
+            if not content:
+                continue
+            now, before = format_of(content), formats.get(record, RECORD_FORMAT)
+            if now < before:
+                raise InvariantError("format", f"the {record} was in format {before} and is in format {now}")
+            if now > before and self.release_in(self.boot.primary) not in self._gateway.behaviour.newer_agents:
+                raise InvariantError("format", f"the {record} is in format {now} before a commit")
+            formats[record] = now
 
     def _check_floor(self) -> None:
         trust = self._record(Record.TRUST, TrustRecord)
@@ -403,7 +435,8 @@ class DeviceInvariants(Observer):
         key = (record, content)
         if key not in self._decoded:
             self._decoded = {known: value for known, value in self._decoded.items() if known[0] is not record}
-            self._decoded[key] = kind.decode(content, max_bytes=len(content))
+            readable = in_format(content, RECORD_FORMAT) or b""
+            self._decoded[key] = kind.decode(readable, max_bytes=len(readable))
         value = self._decoded[key]
         assert isinstance(value, kind)
         return value

@@ -4,7 +4,7 @@ behaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -81,5 +81,5 @@ class Behaviour:
     drift: float = 0.0
     crashing: set[bytes] = field(default_factory=set)
     """Releases that panic before their agent runs."""
-    agent_versions: Mapping[bytes, str] = field(default_factory=dict)
-    """By the release that brings it."""
+    newer_agents: frozenset[bytes] = frozenset()
+    """Releases that bring an agent of the next version, with a record format of its own."""

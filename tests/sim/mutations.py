@@ -102,6 +102,12 @@ MUTATIONS = (
         "update", "again",
     ),
     Mutation(
+        "an agent takes the records of a newer one for lost",
+        "core.aside", "newer_records",
+        "if is_newer(content)", "if False",
+        "older agent", "format",
+    ),
+    Mutation(
         "the journal ends an attempt before its report is kept",
         "core.course", "Course.end",
         "[kept, self.memory.save_attempt(ended), *said]", "[self.memory.save_attempt(ended), kept, *said]",

@@ -193,6 +193,14 @@ def after_update(stage: Stage) -> Begun:
     return state
 
 
+def after_newer_agent(stage: Stage) -> Begun:
+    """Slot b runs the newer release, whose agent wrote records in its own format."""
+    play = NEWER_AGENT.play(stage, from_factory(stage), seed=99)
+    state = play.state()
+    state.disk.cut(Outcome.KEPT)
+    return state
+
+
 def _want_newer(play: Play) -> None:
     if play.server.knowledge.wanted is None:
         play.server.want(play.stage.newer)
@@ -201,6 +209,17 @@ def _want_newer(play: Play) -> None:
 def _want_newest(play: Play) -> None:
     if play.server.knowledge.wanted != (play.stage.newest,):
         play.server.want(play.stage.newest)
+
+
+def _bring_newer_agent(play: Play) -> None:
+    play.gateway.behaviour.newer_agents = frozenset({play.stage.newer.digest})
+    _want_newer(play)
+
+
+def _bring_older_agent(play: Play) -> None:
+    """The release after the one with the newer agent has the older agent again."""
+    play.gateway.behaviour.newer_agents = frozenset({play.stage.newer.digest})
+    _want_newest(play)
 
 
 def _fail_health(play: Play) -> None:
@@ -275,8 +294,11 @@ def _never_acknowledge(play: Play) -> None:
 
 
 UPDATE = Scene("update", from_factory, _want_newer, lambda s: {(State.SUCCEEDED, s.newer.digest)})
+NEWER_AGENT = Scene("newer agent", from_factory, _bring_newer_agent, lambda s: {(State.SUCCEEDED, s.newer.digest)})
 SCENES = (
     UPDATE,
+    NEWER_AGENT,
+    Scene("older agent", after_newer_agent, _bring_older_agent, lambda s: {(State.ROLLED_BACK, s.newer.digest)}),
     Scene("second update", after_update, _want_newest, lambda s: {(State.SUCCEEDED, s.newest.digest)}),
     Scene("rollback", from_factory, _fail_health, lambda s: {(State.ROLLED_BACK, s.factory.digest)}),
     Scene("panic", from_factory, _panic, lambda s: {(State.ROLLED_BACK, s.factory.digest)}),

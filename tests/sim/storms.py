@@ -52,7 +52,8 @@ class _Storm:
         hangs = self._rng.choice((0.0, 0.5))
         behaviour.hangs_at_reboot = lambda: self._rng.random() < hangs
         behaviour.hook = self._answer
-        behaviour.agent_versions = {release.digest: release.digest.hex()[:4] for release in play.stage.releases}
+        if self._rng.random() < 0.5:
+            behaviour.newer_agents = frozenset({play.stage.newest.digest})
         play.gateway.clock.drift(self._rng.uniform(-3e-4, 3e-4))
         self._unwilling = self._rng.choice((0.0, 0.1, 0.4))
         self._wild = Faults(
