@@ -33,7 +33,7 @@ from narrowboat_protocol.states import State
 
 from .bridge import CAMPAIGNS_MAX, REPLAYS_MAX
 from .bridge_disk import HISTORY_ROWS, Batch
-from .site import Site
+from .site import GATEWAYS_MAX, Site
 from .weather import Weather
 from .world import World
 
@@ -102,7 +102,7 @@ class ServerInvariants:
         """By device and campaign."""
 
     def add(self, box: Box, hears: Callable[[], bool]) -> None:
-        """Watch a gateway; `hears` says whether it and the bridge can talk."""
+        """Watch a gateway, of which something is promised; `hears` says whether it and the bridge can talk."""
         self._boxes[box.name], self._hears[box.name] = box, hears
         self._ends[box.name] = set()
         self.look_at(box.name)
@@ -145,11 +145,13 @@ class ServerInvariants:
 
     def _check_entry(self, content: bytes) -> None:
         entry = decode(content, max_bytes=_ENTRY_BYTES_MAX)
-        if isinstance(entry, dict) and entry[3] == "alarm":
+        if isinstance(entry, dict) and entry[3] == "alarm" and entry[4] in self._boxes:
             raise BrokenError("clones", f"{entry[4]}: {entry[5]}")
 
     def _check_attempt(self, row: Row) -> None:
         device, campaign = row["device"], row["campaign"]
+        if device not in self._boxes:
+            return
         serial, release = self._campaigns[campaign]
         state = None if row["state"] is None else State(row["state"])
         before = self.attempts.get((device, campaign))
@@ -167,7 +169,7 @@ class ServerInvariants:
         self.attempts[device, campaign] = Known(serial, release, state)
 
     def _check_rows(self) -> None:
-        devices = len(self._boxes)
+        devices = GATEWAYS_MAX
         bounds = {
             "devices": devices,
             "hellos": devices,

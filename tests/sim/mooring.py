@@ -5,7 +5,8 @@ each write that waits is kept, lost or torn, unless the weather leaves storage a
 back after a while. A boot panics, and an orderly reboot hangs. Some machines have no clock of their own, and begin in
 1970. A trial finds its system unfit, and hooks say not now. Calls of the disk fail with EIO or do a part of what was
 asked, its file system fills up and empties, and bits of what is not proved yet rot. What each of these means is
-`disk`'s fault model.
+`disk`'s fault model. A medium may lie about flushes: nothing is promised of such a gateway, and it is not watched; what
+is seen there is that the others do not suffer from it. The newest release may bring an agent of the next version.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 
 from narrowboat_device.core.actions import Hook
 from narrowboat_device.core.events import Event, HookOutcome
+from narrowboat_device.core.memory import RECORD_FORMAT
 from narrowboat_protocol.states import State
 
 from .clients import DeviceClient
@@ -35,8 +37,19 @@ _PAGES_FREE = (0, 1, 20)
 class Mooring(DeviceInvariants):
     """One gateway, seen by its own invariants and those of the server after each of its events."""
 
-    def __init__(self, world: World, place: Site, weather: Weather, link: DeviceClient, eyes: ServerInvariants) -> None:
+    def __init__(
+        self,
+        world: World,
+        place: Site,
+        weather: Weather,
+        link: DeviceClient,
+        eyes: ServerInvariants,
+        *,
+        lies: float = 0.0,
+    ) -> None:
+        """`lies`: how often its medium acknowledges a flush and loses it."""
         self._world = world
+        self._lies = lies
         self._weather = weather
         self._link = link
         self._eyes = eyes
@@ -54,18 +67,26 @@ class Mooring(DeviceInvariants):
                 hangs_at_reboot=lambda: weather.strikes(weather.panics, self._rng),
                 panics=lambda: weather.strikes(weather.panics, self._rng),
                 wall_off_s=self._wall_off_s,
+                newer_agents=frozenset({place.releases[-1].digest} if weather.newer_agents else ()),
             ),
         )
         self.gateway.disk.rng = self._rng
         super().__init__(self.gateway, place.releases, place.sequences)
-        self.gateway.observer = self
+        if not lies:
+            self.gateway.observer = self
         link.hear = self.gateway.hear
         self.heed_weather()
 
     @property
-    def is_up(self) -> bool:
-        """Its agent runs, and the connection carries."""
-        return self.gateway.is_up and self._link.hears
+    def talks(self) -> bool:
+        """Its agent runs and may say something, and the connection carries."""
+        return self.gateway.is_up and self._link.hears and not self.stands_aside
+
+    @property
+    def stands_aside(self) -> bool:
+        """Its agent is older than what it finds, and waits for somebody to boot the newer one."""
+        is_older = self.running is not None and self.release_in(self.running) not in self.gateway.behaviour.newer_agents
+        return is_older and max(self.remembered.formats.values(), default=RECORD_FORMAT) > RECORD_FORMAT
 
     @property
     def state(self) -> State | None:
@@ -89,6 +110,7 @@ class Mooring(DeviceInvariants):
             read_error=weather.disk_read_errors,
             write_error=weather.disk_write_errors,
             sync_error=weather.disk_sync_errors,
+            lie=self._lies,
         )
 
     def cut_power(self, off_s: float) -> None:

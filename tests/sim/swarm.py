@@ -3,7 +3,8 @@
 storm     faults of the seed's weather strike, operators give orders, for some minutes of virtual time; now
           and then it is calm for some minutes, and what must be true in calm weather is checked
 clear     all faults heal at once; what is half-open stays so until somebody notices. What failing storage left for a
-          person to decide, the person decides by switching off and on
+          person to decide, the person decides by switching off and on; and where an older agent stands aside before
+          the records of a newer one, the person boots the newer one
 converge  an operator starts a last campaign for every gateway. Within `CONVERGENCE_S` every gateway must run its
           release from a committed slot, the server must say so, and every end must have been delivered
 silence   then nobody may say anything more
@@ -73,16 +74,27 @@ class Fleet:
         self.paths = {name: Path(world, self.weather, name, is_slow=True) for name in self.names}
         self.links = {name: DeviceClient(world, self.broker, self.paths[name], name) for name in self.names}
         self.moorings = {name: self._moor(name) for name in self.names}
+        self.watched = self.names[1:] if self.weather.disk_lies else self.names
+        """Those of whom something is promised."""
+        for name in self.watched:
+            self._watch(self.moorings[name])
         self.operators = [
             SimOperator(world, self.site, self.broker, Path(world, self.weather, kit.name), kit)
             for kit in self.site.operators
         ]
         self.bridge.start()
 
+    @property
+    def said(self) -> int:
+        """How much the watched gateways have said."""
+        return sum(self.links[name].said for name in self.watched)
+
     def _moor(self, name: str) -> Mooring:
-        mooring = Mooring(self.world, self.site, self.weather, self.links[name], self.invariants)
-        self.invariants.add(mooring, lambda: mooring.is_up and self.bridge.hears)
-        return mooring
+        lies = self.weather.disk_lies if name == self.names[0] else 0.0
+        return Mooring(self.world, self.site, self.weather, self.links[name], self.invariants, lies=lies)
+
+    def _watch(self, mooring: Mooring) -> None:
+        self.invariants.add(mooring, lambda: mooring.talks and self.bridge.hears)
 
 
 class Clearing:
@@ -91,7 +103,8 @@ class Clearing:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._operator = fleet.operators[0]
-        self._release = fleet.world.rng.choice(fleet.site.releases).digest
+        releases = fleet.site.releases[-1:] if fleet.weather.newer_agents else fleet.site.releases
+        self._release = fleet.world.rng.choice(releases).digest
         self._tries = 0
         self._campaign = ""
         self._is_started = False
@@ -105,18 +118,18 @@ class Clearing:
         fleet = self._fleet
         if not self._is_started:
             return BrokenError("convergence", "the last campaign was not started")
-        for name in fleet.names:
+        for name in fleet.watched:
             if (text := self._missing_of(name)) != "":
                 return BrokenError("convergence", f"{name}: {text}")
             if (undelivered := fleet.invariants.undelivered(name)) != []:
                 return BrokenError("delivered", f"{name}: the bridge never stored the ends under {undelivered}")
-        if fleet.bridge.has_plans:
+        if fleet.bridge.has_plans and fleet.watched == fleet.names:
             return BrokenError("convergence", "the bridge still wants to look at a device")
         return None if self._told else BrokenError(_TOLD, "no operator was told that the campaign is through")
 
     def _missing_of(self, name: str) -> str:
         fleet, mooring = self._fleet, self._fleet.moorings[name]
-        if not mooring.is_up:
+        if not mooring.talks:
             return "it is not back"
         if fleet.invariants.runs(name) != self._release:
             return f"it does not run the last release, its state is {mooring.state}"
@@ -140,7 +153,7 @@ class Clearing:
 
     def _abort_next(self, names: list[str]) -> None:
         if not names:
-            self._operator.start_campaign(self._campaign, self._release, self._fleet.names, self._started)
+            self._operator.start_campaign(self._campaign, self._release, self._fleet.watched, self._started)
             return
         self._operator.ask(CampaignAbort(campaign=names[0]), lambda _: self._abort_next(names[1:]))
 
@@ -155,7 +168,8 @@ class Clearing:
             return
         detail = CampaignDetail.from_cbor(reply.result)
         counts = detail.summary.counts
-        self._told = counts == {State.SUCCEEDED.value: len(self._fleet.names)} and detail.summary.ended == "completed"
+        all_of_them = {State.SUCCEEDED.value: len(self._fleet.watched)}
+        self._told = counts == all_of_them and detail.summary.ended == "completed"
 
 
 def sail(seed: int, disk: BridgeDisk | None = None, weather: Weather | None = None) -> Outcome:
@@ -197,6 +211,11 @@ def _weather_the_storm(fleet: Fleet) -> None:
         for mooring in fleet.moorings.values():
             mooring.cut_power(_OFF_S)
         world.run(world.now_s + _BOOT_S)
+    if fleet.weather.newer_agents:
+        world.run(world.now_s + _BOOT_S)
+        for mooring in fleet.moorings.values():
+            if mooring.stands_aside:
+                mooring.gateway.switch_slot()
 
 
 def _converge(fleet: Fleet) -> None:
@@ -212,7 +231,7 @@ def _converge(fleet: Fleet) -> None:
     world.run(world.now_s + _ANSWERS_S)
     if (missing := clearing.missing()) is not None:
         raise missing
-    said = sum(link.said for link in fleet.links.values())
+    said = fleet.said
     world.run(world.now_s + SILENCE_S)
-    if (more := sum(link.said for link in fleet.links.values()) - said) != 0:
+    if (more := fleet.said - said) != 0:
         raise BrokenError("silence", f"settled gateways said {more} more things")

@@ -76,6 +76,10 @@ class Weather:
     """The file systems of gateways fill up, or get room again."""
     rot_s: float = 0.0
     """A bit of a gateway's slot changes before it is proved."""
+    disk_lies: float = 0.0
+    """How likely the first gateway's medium acknowledges a flush and loses it. Of that gateway nothing is expected."""
+    newer_agents: float = 0.0
+    """Above 0 if the newest release brings an agent of the next version, which the others do not."""
 
     calm: bool = False
 
@@ -129,6 +133,7 @@ _BOUNDS: dict[str, Bounds] = {
     "fallbacks_s": (60.0, 600.0),
     "unfit": (0.05, 0.9),
     "panics": (0.02, 0.3),
+    "newer_agents": (1.0, 1.0),
 }
 _STORAGE_SHARE = 0.4
 """So many seeds may have storage that fails, which costs the most to simulate."""
@@ -141,6 +146,7 @@ _BOUNDS_OF_STORAGE: dict[str, Bounds] = {
     "disk_sync_errors": (0.005, 0.05),
     "disk_fills_s": (60.0, 600.0),
     "rot_s": (5.0, 100.0),
+    "disk_lies": (0.01, 0.5),
 }
 
 
