@@ -240,6 +240,7 @@ def test_bytes_that_are_altered_on_the_way_again_and_again_end_the_attempt(
         (with_a_frame_that_does_not_decode, Reason.BAD_FRAME),
         (of_another_image, Reason.BAD_HEAD),
     ],
+    ids=["frames of another image", "a frame that does not decode", "a true payload of another image"],
 )
 def test_a_payload_that_does_not_make_the_signed_image_ends_the_attempt(
     siege: Siege, unharmed: None, make: Callable[[FleetKit], MadeRelease], reason: Reason
