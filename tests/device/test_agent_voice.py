@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from itertools import pairwise
 
 from narrowboat_device.core import actions as ac
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import LETTERS_MAX, Outbox, read_record
+from narrowboat_device.core.repeats import Repeats
 from narrowboat_protocol.states import State
 from tests.device.agent_kit import brought_to
 from tests.support.fleet import MadeRelease
@@ -153,3 +156,64 @@ def test_a_success_that_was_left_since_is_not_said_again(gateway: Gateway, relea
     gateway.connect()
     gateway.give(ev.DeliveryArrived(delivery))
     assert (gateway.report.state, gateway.report.slot) == (State.ROLLED_BACK, other)
+
+
+def test_reports_of_progress_keep_no_lost_hello_and_no_lost_end_waiting(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    end = gateway.report
+    assert end.state is State.ABORTED
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW] * 40
+    said = len(gateway.hellos)
+    for _ in range(20):
+        gateway.assign(release)
+        gateway.pass_time(10)
+    assert len(gateway.hellos) >= said + 3
+    assert [report.pair for report in gateway.reports].count(end.pair) >= 4
+
+
+def test_a_bridge_that_is_away_costs_a_metered_link_little_and_a_healed_link_hears_all_at_once(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    until_s, times = gateway.now.monotonic_s + 86_400, [gateway.now.monotonic_s]
+    while (due_s := gateway.agent.deadline) is not None and due_s < until_s:
+        gateway.pass_time(due_s - gateway.now.monotonic_s)
+        times.append(due_s)
+    waits = [after - before for before, after in pairwise(times)]
+    assert min(waits) >= gateway.settings.repeat_s_min
+    assert max(waits) <= gateway.settings.repeat_s_max
+    assert len(waits) < 300
+    said = len(gateway.reports)
+    gateway.give(ev.LinkLost())
+    gateway.connect()
+    assert gateway.reports[said].state is State.ABORTED
+    gateway.pass_time(2 * gateway.settings.repeat_s_min)
+    assert len(gateway.reports) > said + 1, "the series begins anew with the link"
+
+
+def test_a_fleet_that_waits_for_one_bridge_does_not_speak_in_step() -> None:
+    times = set()
+    for number in range(20):
+        repeats = Repeats(15.0, 900.0, random.Random(number).randbytes)
+        repeats.begin(0.0)
+        times.add(repeats.due_s)
+        assert repeats.due_s is not None
+        assert 15.0 <= repeats.due_s < 30.0
+    assert len(times) == 20
+
+
+def test_an_answer_that_takes_longer_than_the_repetition_still_fits(gateway: Gateway) -> None:
+    """On a path that is minutes long, each hello that is made anew makes the answer to the one before void."""
+    said = list(gateway.hellos)
+    delay_s, answered = 100.0, 0
+    due: list[tuple[float, tuple[int, int]]] = [(gateway.now.monotonic_s + delay_s, said[-1].pair)]
+    for _ in range(300):
+        count_before = len(gateway.hellos)
+        gateway.pass_time(5)
+        due += [(gateway.now.monotonic_s + delay_s, hello.pair) for hello in gateway.hellos[count_before:]]
+        while answered < len(due) and due[answered][0] <= gateway.now.monotonic_s:
+            gateway.acknowledge(due[answered][1])
+            answered += 1
+    said_all = len(gateway.hellos)
+    gateway.pass_time(2000)
+    assert len(gateway.hellos) == said_all, "the hello was answered"

@@ -10,10 +10,10 @@ actions after which the power goes, though it be in the middle of a list. Time s
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from typing import assert_never
 
 from narrowboat_device.core import Agent
@@ -103,7 +103,7 @@ class Gateway:
         self.actions: list[ac.Action] = []
         self.rebooting = False
         self.counter = 0
-        self._drawn = count(1)
+        self._random = random.Random(name)
         self._queue: deque[ev.Event] = deque()
         self._withheld: list[ac.Action] = []
         self.power_on()
@@ -114,8 +114,7 @@ class Gateway:
         """Start the agent anew from what is durable."""
         self._queue.clear()
         self.rebooting, self.dark, self.fuse = False, False, None
-        drawn = self._drawn
-        self.agent = Agent(self.settings, self.device.key, lambda size: next(drawn).to_bytes(size, "big"), self.limits)
+        self.agent = Agent(self.settings, self.device.key, self._random.randbytes, self.limits)
         self.give(ev.Started(self.boot, dict(self.records), dict(self.envelopes), self.newer))
 
     def power_cycle(self, *, crashes: bool = False) -> None:

@@ -52,4 +52,7 @@ class Settings:
     """or within this time and so much more after the last one."""
     report_interval_s: float = 10.0
     """The shortest time between two progress reports; a change of state is reported at once."""
-    outbox_retry_s: float = 30.0
+    repeat_s_min: float = 15.0
+    """The shortest time after which something unanswered is said again,"""
+    repeat_s_max: float = 900.0
+    """and the longest."""

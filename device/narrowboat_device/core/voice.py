@@ -4,7 +4,8 @@ Each document carries a pair (boot number, n): the boot number was raised durabl
 counts in memory, so no pair is ever used twice and pairs order everything that this device says. A signed Ack names the
 one statement that a bridge has stored; it says nothing of earlier ones, which may have been lost. Until its own Ack has
 come, a terminal report stays in the outbox, and the hello and the newest report are sent again: when a link opens, and
-from time to time while it stands. The broker's PUBACK proves nothing.
+while it stands as `Repeats` says. The broker's PUBACK proves nothing. Reports of progress, which come all the time,
+neither put off that repetition nor bring it forward.
 
 A hello that was answered is said again only when somebody may have missed it: on a new link after a while, and when a
 bridge publishes the root, which it does when it starts, or assigns by a counter or a nonce of the past. That bridge may
@@ -27,10 +28,10 @@ from narrowboat_protocol.topics import Channel
 from .actions import Action, Publish
 from .events import BootStatus, Now
 from .memory import BOOT_NUMBER_MAX, LETTERS_MAX, Attempt, Letter, Memory
+from .repeats import Repeats, draw_part
 from .settings import Settings
 
 NONCE_BYTES = 16
-_JITTER_BYTES = 2
 _DOCUMENT_FORMATS = (1,)
 Pair = tuple[int, int]
 
@@ -50,7 +51,7 @@ class Voice:
         self._hello_pair: Pair | None = None
         self._hello_is_due = True
         self._newest_report: tuple[Pair, bytes] | None = None
-        self._sent_s: float | None = None
+        self._repeats = Repeats(settings.repeat_s_min, settings.repeat_s_max, random)
         self._hello_said_s: float | None = None
         self._hello_planned_s: float | None = None
         self.slots: tuple[SlotInfo, ...] = ()
@@ -81,10 +82,7 @@ class Voice:
     def deadline_s(self) -> float | None:
         """When something is to be said again, or a nonce has become old."""
         renewal = None if self._nonce_made_s is None else self._nonce_made_s + self._settings.hello_interval_s
-        repeat = None
-        if self.link_up and self._unanswered and self._sent_s is not None:
-            repeat = self._sent_s + self._settings.outbox_retry_s
-        planned = self._hello_planned_s if self.link_up else None
+        repeat, planned = (self._repeats.due_s, self._hello_planned_s) if self.link_up else (None, None)
         return min((time for time in (renewal, repeat, planned) if time is not None), default=None)
 
     def link_opened(self, now: Now) -> list[Action]:
@@ -97,9 +95,9 @@ class Voice:
     def plan_hello(self, now: Now) -> None:
         """A bridge started, or is behind: plan a hello, unless one is planned."""
         if self._hello_planned_s is None:
-            part = int.from_bytes(self._random(_JITTER_BYTES), "big") / (1 << 8 * _JITTER_BYTES)
             rested_s = (self._hello_said_s or 0.0) + self._settings.hello_rest_s
-            self._hello_planned_s = max(now.monotonic_s, rested_s) + part * self._settings.root_answer_s_max
+            wait_s = draw_part(self._random) * self._settings.root_answer_s_max
+            self._hello_planned_s = max(now.monotonic_s, rested_s) + wait_s
 
     def time_reached(self, now: Now) -> list[Action]:
         if self._nonce_made_s is not None and now.monotonic_s >= self._nonce_made_s + self._settings.hello_interval_s:
@@ -108,8 +106,10 @@ class Voice:
             return self.say_hello(now)
         if self.link_up and self._hello_planned_s is not None and now.monotonic_s >= self._hello_planned_s:
             return self.say_hello(now)
-        due = self._sent_s is not None and now.monotonic_s >= self._sent_s + self._settings.outbox_retry_s
-        return self._say_unanswered(now) if self.link_up and due and self._unanswered else []
+        if not self.link_up or self._repeats.due_s is None or now.monotonic_s < self._repeats.due_s:
+            return []
+        self._repeats.go_on(now.monotonic_s)
+        return self._publish_unanswered(now)
 
     def say_hello(self, now: Now) -> list[Action]:
         """Something in the hello changed: the old one is void."""
@@ -118,9 +118,9 @@ class Voice:
 
     def report(self, attempt: Attempt, hold: Hold | None, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
         """Report a step that is not an end. It is lost if no link stands; the newest is said again when one opens."""
-        pair, data = self._make_report(attempt, hold, done_bytes, total_bytes, None)
-        self._newest_report = (pair, data)
-        return self._publish(Channel.REPORT, data, now)
+        self._newest_report = self._make_report(attempt, hold, done_bytes, total_bytes, None)
+        self._repeats.begin_if_none(now.monotonic_s)
+        return self._publish(Channel.REPORT, self._newest_report[1])
 
     def report_end(self, attempt: Attempt, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
         """Put a terminal report into the outbox, then say it. An attempt whose end did not get into the journal ends
@@ -131,13 +131,14 @@ class Voice:
         others = [letter for letter in self._memory.outbox.letters if not _is_this_end(letter, attempt)]
         # An attempt begins only where its end has room: what is too much now is an earlier report of this same end.
         letters = (*others[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
-        return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data, now)]
+        self._repeats.begin(now.monotonic_s)
+        return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data)]
 
     def too_late(self, attempt: Attempt, parked: int, now: Now) -> list[Action]:
         """Answer an assignment that came after the point of no return."""
-        pair, data = self._make_report(attempt, None, 0, 0, parked)
-        self._newest_report = (pair, data)
-        return self._publish(Channel.REPORT, data, now)
+        self._newest_report = self._make_report(attempt, None, 0, 0, parked)
+        self._repeats.begin(now.monotonic_s)
+        return self._publish(Channel.REPORT, self._newest_report[1])
 
     @property
     def awaits_ack(self) -> bool:
@@ -153,32 +154,41 @@ class Voice:
             self._n = 0
             return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]
         memory.trust = memory.trust.model_copy(update={"challenge": challenge})
-        self._hello_is_due = self._hello_is_due and pair != self._hello_pair
+        answers_hello = self._hello_is_due and pair == self._hello_pair
+        self._hello_is_due = self._hello_is_due and not answers_hello
         if self._newest_report is not None and self._newest_report[0] == pair:
             self._newest_report = None
         rest = tuple(letter for letter in memory.outbox.letters if letter.pair != pair)
-        return [memory.save_outbox(rest)] if rest != memory.outbox.letters else []
+        answers_letter = rest != memory.outbox.letters
+        if not (self._hello_is_due or self._newest_report or rest):
+            self._repeats.end()
+        elif answers_hello or answers_letter:
+            self._repeats.begin(now.monotonic_s)
+        return [memory.save_outbox(rest)] if answers_letter else []
 
     @property
     def _unanswered(self) -> bool:
         return self._hello_is_due or self._newest_report is not None or bool(self._memory.outbox.letters)
 
     def _say_unanswered(self, now: Now) -> list[Action]:
+        """Say it because there is a reason to think that somebody listens."""
+        if self._unanswered:
+            self._repeats.begin(now.monotonic_s)
+        return self._publish_unanswered(now)
+
+    def _publish_unanswered(self, now: Now) -> list[Action]:
         actions: list[Action] = []
         if self._hello_is_due:
-            actions += self._publish(Channel.HELLO, self._make_hello(), now)
+            actions += self._publish(Channel.HELLO, self._make_hello())
             self._hello_said_s = now.monotonic_s
         for letter in self._memory.outbox.letters:
-            actions += self._publish(Channel.REPORT, letter.report, now)
+            actions += self._publish(Channel.REPORT, letter.report)
         if self._newest_report is not None:
-            actions += self._publish(Channel.REPORT, self._newest_report[1], now)
+            actions += self._publish(Channel.REPORT, self._newest_report[1])
         return actions
 
-    def _publish(self, channel: Channel, data: bytes, now: Now) -> list[Action]:
-        if not self.link_up:
-            return []
-        self._sent_s = now.monotonic_s
-        return [Publish(channel, data, qos=1)]
+    def _publish(self, channel: Channel, data: bytes) -> list[Action]:
+        return [Publish(channel, data, qos=1)] if self.link_up else []
 
     def _next_pair(self) -> Pair:
         self._n += 1
