@@ -57,6 +57,7 @@ from .core.events import (
     LinkLost,
     LinkOpened,
     RootArrived,
+    RootChainArrived,
     WireBytesCounted,
 )
 from .inbox import Inbox
@@ -199,9 +200,10 @@ class Link:
         self._carried_data = False
         self._was_refused = False
         self._data_topic = device_topic(endpoint.device, Channel.DATA)
-        self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived]] = {
+        self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived | RootChainArrived]] = {
             device_topic(endpoint.device, Channel.ASSIGN): DeliveryArrived,
             device_topic(endpoint.device, Channel.ACK): AckArrived,
+            device_topic(endpoint.device, Channel.ROOT): RootChainArrived,
         }
         self._thread = Thread(target=self._run, name="link", daemon=True)
 

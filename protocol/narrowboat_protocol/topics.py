@@ -1,8 +1,8 @@
 """The topic grammar: every topic that the protocol uses, who may write it, and how to take one apart.
 
-    nb/d/<device>/hello report get get-any     written by that device      nb/d/<device>/assign ack data   read by it
-    nb/o/<operator>/command upload             written by that operator    nb/o/<operator>/reply           read by them
-    nb/e/<claim>/request                       written by an applicant     nb/e/<claim>/reply              read by it
+    nb/d/<device>/hello report get get-any   written by that device    nb/d/<device>/assign ack data root   read by it
+    nb/o/<operator>/command upload           written by that operator  nb/o/<operator>/reply                read by them
+    nb/e/<claim>/request                     written by an applicant   nb/e/<claim>/reply                   read by it
     nb/event  read by operators                nb/root (retained)  read by devices and operators
 
 The third level names the party, which is the common name of its certificate and thereby its user name at the broker;
@@ -47,6 +47,7 @@ class Channel(StrEnum):
     ASSIGN = "assign"
     ACK = "ack"
     DATA = "data"
+    ROOT = "root"
     COMMAND = "command"
     UPLOAD = "upload"
     REPLY = "reply"
@@ -59,7 +60,7 @@ WRITTEN_BY_OWNER: dict[Party, tuple[Channel, ...]] = {
     Party.ENROLMENT: (Channel.REQUEST,),
 }
 READ_BY_OWNER: dict[Party, tuple[Channel, ...]] = {
-    Party.DEVICE: (Channel.ASSIGN, Channel.ACK, Channel.DATA),
+    Party.DEVICE: (Channel.ASSIGN, Channel.ACK, Channel.DATA, Channel.ROOT),
     Party.OPERATOR: (Channel.REPLY,),
     Party.ENROLMENT: (Channel.REPLY,),
 }

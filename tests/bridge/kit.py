@@ -155,7 +155,7 @@ def running_bridge(
 def make_config(folder: Path, fleet: FleetKit, *operators: OperatorKit, limits: LimitsConfig) -> Config:
     """Write what a bridge reads, and say where it is."""
     files = {
-        "root.signed": fleet.root_data,
+        "root/1.root": fleet.root_data,
         "operators.signed": fleet.operators(*(operators or (fleet.operator("nobody"),))),
         "device-ca.pem": fleet.device_ca.pem,
         "director.pem": fleet.director.to_pem(),
@@ -163,6 +163,7 @@ def make_config(folder: Path, fleet: FleetKit, *operators: OperatorKit, limits: 
     }
     for name, content in files.items():
         path = folder / name
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         path.chmod(0o600)
     return Config(
@@ -171,7 +172,7 @@ def make_config(folder: Path, fleet: FleetKit, *operators: OperatorKit, limits: 
         data=folder / "data",
         broker=BrokerConfig(host="broker.test", ca=folder, certificate=folder, key=folder),
         trust=TrustConfig(
-            root=folder / "root.signed",
+            roots=folder / "root",
             operators=folder / "operators.signed",
             device_ca=folder / "device-ca.pem",
         ),

@@ -121,7 +121,7 @@ def test_bridge_device_and_operator_accept_what_was_made_for_them(fleet: Made) -
     ):
         context = ssl.create_default_context(cafile=str(ca))
         context.load_cert_chain(certificate, key)
-    for root in (bridge.trust.root, device.storage.root, operator.root):
+    for root in (bridge.trust.roots / "1.root", device.storage.root, operator.root):
         assert root.read_bytes() == fleet.trust.root_data
     assert bridge.trust.device_ca.read_bytes() == (fleet.path / "pki" / "device-ca.pem").read_bytes()
 

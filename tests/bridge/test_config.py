@@ -26,7 +26,7 @@ ca = "server-ca.pem"
 certificate = "tls-cert.pem"
 key = "/etc/tls-key.pem"
 [trust]
-root = "root.signed"
+roots = "root"
 operators = "operators.signed"
 device_ca = "device-ca.pem"
 [keys]
@@ -43,7 +43,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_paths_are_relative_to_the_file_and_limits_have_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD))
-    assert config.trust.root == tmp_path / "root.signed"
+    assert config.trust.roots == tmp_path / "root"
     assert config.broker.key == Path("/etc/tls-key.pem")
     assert config.store_path == tmp_path / "data" / "bridge.sqlite"
     assert (config.broker.port, config.limits) == (8886, LimitsConfig())
@@ -57,8 +57,8 @@ WRONG = {
     "an unknown word": (GOOD + "\ncolour = 'red'\n", "keys.colour"),
     "a missing section": (GOOD[: GOOD.index("[keys]")], "keys"),
     "a short fleet id": (GOOD.replace("ab" * 32, "ab"), "fleet_id"),
-    "the home of nobody": (GOOD.replace('"root.signed"', '"~nobody-here/root"'), "trust.root"),
-    "a path with a null character": (GOOD.replace('"root.signed"', '"root\\u0000"'), "trust.root"),
+    "the home of nobody": (GOOD.replace('"root"', '"~nobody-here/root"'), "trust.roots"),
+    "a path with a null character": (GOOD.replace('"root"', '"root\\u0000"'), "trust.roots"),
     "a name of thousands of parts": ("a." * 5000 + "a = 1", "dots in line 1"),
     "a limit below its bound": (GOOD + "[limits]\nuploads_max = 0\n", "limits.uploads_max"),
 }
@@ -95,7 +95,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     [
         ("director.pem", PrivateKey.generate(Algorithm.ED25519).to_pem()),
         ("bridge.pem", PrivateKey.generate(Algorithm.ED25519).to_pem()),
-        ("root.signed", FleetKit.create().root_data),
+        ("root/1.root", FleetKit.create().root_data),
         ("operators.signed", b"nothing"),
         ("device-ca.pem", b"nothing"),
         ("device-ca.pem", b""),

@@ -238,7 +238,7 @@ def test_a_newer_operators_document_is_taken_without_a_restart(scene: Scene) -> 
     bert = scene.fleet.operator("bert")
     path = scene.bridge.config.trust.operators
     path.write_bytes(scene.fleet.operators(scene.anna, bert, version=2))
-    scene.bridge.workshop.loop.reload_operators()
+    scene.bridge.workshop.loop.reload()
     reply = scene.send(command(bert, scene.start), "bert")
     assert reply is not None
     assert reply.reason is None
@@ -248,7 +248,7 @@ def test_a_newer_operators_document_is_taken_without_a_restart(scene: Scene) -> 
 def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene, case: str) -> None:
     path = scene.bridge.config.trust.operators
     path.write_bytes(scene.fleet.operators(scene.anna, version=2))
-    scene.bridge.workshop.loop.reload_operators()
+    scene.bridge.workshop.loop.reload()
     scene.bridge.workshop.loop.turn()
     mallory = scene.fleet.operator("mallory")
     if case == "missing":
@@ -256,7 +256,7 @@ def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene
     else:
         signer = scene.fleet if case == "older" else FleetKit.create()
         path.write_bytes(signer.operators(mallory, version=1 if case == "older" else 3))
-    scene.bridge.workshop.loop.reload_operators()
+    scene.bridge.workshop.loop.reload()
     reply = scene.send(command(mallory, scene.start), "mallory")
     assert reply is not None
     assert reply.reason is Reason.UNKNOWN_OPERATOR

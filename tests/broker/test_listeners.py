@@ -32,7 +32,7 @@ WRITTEN = {
     Listener.ENROL: {"nb/e/{}/request"},
 }
 READ = {
-    Listener.DEVICE: {"nb/d/{}/assign", "nb/d/{}/ack", "nb/d/{}/data"},
+    Listener.DEVICE: {"nb/d/{}/assign", "nb/d/{}/ack", "nb/d/{}/data", "nb/d/{}/root"},
     Listener.STAFF: {"nb/o/{}/reply"},
     Listener.ENROL: {"nb/e/{}/reply"},
 }

@@ -82,7 +82,7 @@ def _device_config(data: bytes) -> None:
 def _bridge_config(data: bytes) -> None:
     config = bridge_config.load_config(_SCRATCH.holding(data))
     assert len(bytes.fromhex(config.fleet_id)) == len(FLEET_ID)
-    _usable(config.store_path, config.trust.root, config.keys.director, config.broker.ca)
+    _usable(config.store_path, config.trust.roots, config.keys.director, config.broker.ca)
 
 
 def _release_toml(data: bytes) -> None:

@@ -23,6 +23,7 @@ from narrowboat_protocol.documents import (
     Operators,
     PayloadReference,
     Report,
+    RootChain,
     SignedModel,
     SlotInfo,
     Target,
@@ -80,7 +81,7 @@ def test_many_small_things_cost_neither_memory_nor_time(kind: type[Document]) ->
         assert cost.steps <= 500 + 10 * kind.ITEMS_MAX, f"{name}: {cost}"
 
 
-@pytest.mark.parametrize("kind", [Hello, Report, FetchRequest, Delivery], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Hello, Report, FetchRequest, Delivery, RootChain], ids=lambda kind: kind.__name__)
 def test_what_comes_unsigned_is_refused_within_a_few_thousand_steps(kind: type[Document]) -> None:
     """All of these are read before any signature counts: a Delivery has none, a hello brings its own key."""
     assert kind.ITEMS_MAX <= 256
@@ -177,6 +178,7 @@ def largest() -> Iterator[Document]:
         detail=text,
         parked=(1 << 53) - 1,
     )
+    yield RootChain(roots=(bytes(16_370),) * 4)
     yield Delivery(assignment=bytes(8192), envelopes=(bytes(5000),) * 8)
     yield Operators(
         version=1,

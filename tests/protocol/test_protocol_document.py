@@ -15,6 +15,7 @@ from narrowboat_protocol.documents import (
     Hello,
     Report,
     Root,
+    RootChain,
     SignedModel,
     Verb,
 )
@@ -107,6 +108,8 @@ def test_every_limit_is_the_one_that_holds() -> None:
         "values and keys in a Report": Report.ITEMS_MAX,
         "values and keys in a Fetch-Request": FetchRequest.ITEMS_MAX,
         "values and keys in a Delivery": Delivery.ITEMS_MAX,
+        "values and keys in a Root-Chain": RootChain.ITEMS_MAX,
+        "roots in a Root-Chain": RootChain.ROOTS_MAX,
         "nesting of CBOR": limits.depth_max,
         "an X.509 certificate": length_max(Hello, "certificate"),
         "the source of a payload, in characters": SOURCE_LENGTH_MAX,

@@ -26,6 +26,7 @@ from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.operators import OperatorDesk
 from narrowboat_bridge.server.payloads import PayloadLimits, PayloadServer, payloads_of
 from narrowboat_bridge.server.performer import Performer
+from narrowboat_bridge.server.root_shelf import RootShelf
 from narrowboat_bridge.server.store import Store
 from narrowboat_bridge.server.upload_worker import UploadOutcome, UploadWorker
 from narrowboat_bridge.server.uploads import UploadLimits, Uploads
@@ -251,7 +252,9 @@ class SimBridge:
 
     def _assemble(self, store: Store) -> _Process:
         site, metrics = self._site, Metrics()
-        trust = site.fleet.trust()
+        fleet = site.fleet
+        roots = RootShelf(lambda version: fleet.root_data if version == 1 else None, fleet.fleet_id)
+        trust = roots.trust
         loaded = store.load()
         self._watch.started(loaded.state)
         campaigns = Campaigns(Settings(trust.root.version, campaigns_max=CAMPAIGNS_MAX))
@@ -273,6 +276,7 @@ class SimBridge:
             desk,
             payloads,
             self,
+            roots,
         )
         inbox = Inbox(INBOX_MAX, INBOX_BYTES_MAX, metrics)
         intake = Intake(
@@ -294,7 +298,7 @@ class SimBridge:
                 uploads=_no_uploads(site, lambda: self.clocks().wall_s, metrics),
                 publisher=self,
                 metrics=metrics,
-                root_data=trust.root_data,
+                roots=roots,
                 read_operators=lambda: site.operators_document,
                 crew=Crew(),
             ),

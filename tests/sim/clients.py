@@ -198,6 +198,7 @@ class DeviceClient(Client):
         self._documents: dict[str, Callable[[bytes], ev.Event]] = {
             device_topic(name, Channel.ASSIGN): ev.DeliveryArrived,
             device_topic(name, Channel.ACK): ev.AckArrived,
+            device_topic(name, Channel.ROOT): ev.RootChainArrived,
         }
         self._wire_bytes = 0
         self._told_bytes = 0

@@ -61,8 +61,8 @@ MUTATIONS = (
     Mutation(
         "the stored floor is forgotten at a start",
         "core.agent", "Agent._started",
-        "max(trust.floor, self._inventory.committed_floor(event.boot, self._trust))",
-        "self._inventory.committed_floor(event.boot, self._trust)",
+        "max(trust.floor, self._inventory.committed_floor(event.boot, self._roots.trust))",
+        "self._inventory.committed_floor(event.boot, self._roots.trust)",
         "update", "floor",
     ),
     Mutation(

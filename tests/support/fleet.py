@@ -249,6 +249,13 @@ class FleetKit:
     def root(self) -> Root:
         return self.trust().root
 
+    def root_chain(self, versions: int) -> list[bytes]:
+        """The roots after the first one, up to version `versions`, alike but for their number."""
+        return [
+            sign_model(self.root.model_copy(update={"version": version}), self.fleet_id, self.root_signers)
+            for version in range(2, versions + 1)
+        ]
+
     def next_root(self, *, epoch: int = 0, minimum_sequence: int = 0, director: PrivateKey | None = None) -> bytes:
         """Version 2 of the root, signed: with another epoch, minimum or director."""
         root = self.root

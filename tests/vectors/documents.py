@@ -45,6 +45,7 @@ def root_document() -> doc.Root:
         components=(doc.ComponentRule(component="rootfs", epoch=0, minimum_sequence=3),),
         broker_anchors=(seeded("certificate", 40),),
         broker_addresses=(doc.BrokerAddress(host="broker.example.com", port=8883),),
+        root_urls=("http://roots.example.com/fleet",),
     )
 
 
@@ -181,6 +182,10 @@ ATTEMPT = doc.AttemptSummary(
 )
 DEVICE_SUMMARY = doc.DeviceSummary(name="gw-1", last_seen_at=NOW, running_slot="a", version="1.9.0", campaign="spring")
 PLAIN: list[tuple[str, Document]] = [
+    (
+        "root chain",
+        doc.RootChain(roots=(doc.sign_model(ROOT, FLEET_ID, [ROLES[doc.RoleName.ROOT]]), seeded("next root", 20))),
+    ),
     ("delivery", doc.Delivery(assignment=SIGNED_ASSIGNMENT, envelopes=(seeded("envelope", 20),))),
     ("device list", doc.DeviceList(after="gw-1", limit=50)),
     ("device show", doc.DeviceShow(device="gw-1")),
@@ -241,6 +246,9 @@ def refused_documents() -> Iterable[Vectors]:
         ("a root with an unknown key above 23", ROOT, root | {24: 0}, Reason.BAD_DOCUMENT),
         ("an unknown reason", FAILED, FAILED.to_cbor() | {13: "because"}, Reason.BAD_DOCUMENT),
         ("a broker address with a path", ROOT, root | {7: [{1: "broker/x", 2: 8883}]}, Reason.BAD_DOCUMENT),
+        ("a root address that is no URL", ROOT, root | {8: ["ftp://roots"]}, Reason.BAD_DOCUMENT),
+        ("an empty chain of roots", PLAIN[0][1], {1: []}, Reason.BAD_DOCUMENT),
+        ("five roots in a chain", PLAIN[0][1], {1: [b"root"] * 5}, Reason.BAD_DOCUMENT),
         ("an empty certificate", HELLO, HELLO.to_cbor() | {6: b""}, Reason.BAD_DOCUMENT),
         ("a hold of another word", EVENT, EVENT.to_cbor() | {8: "weather"}, Reason.BAD_DOCUMENT),
         ("an event for a reason of another word", EVENT, EVENT.to_cbor() | {12: "because"}, Reason.BAD_DOCUMENT),
@@ -250,7 +258,7 @@ def refused_documents() -> Iterable[Vectors]:
         ("a count below 0", SUMMARY, SUMMARY.to_cbor() | {7: {"failed": -1}}, Reason.BAD_DOCUMENT),
         ("an empty source", PAYLOAD, PAYLOAD.to_cbor() | {6: [""]}, Reason.BAD_DOCUMENT),
         ("a window that begins tomorrow", ASSIGNMENT, ASSIGNMENT.to_cbor() | {9: [[86_400, 0]]}, Reason.BAD_DOCUMENT),
-        ("a default left out", PLAIN[1][1], {1: "gw-1"}, Reason.BAD_DOCUMENT),
+        ("a default left out", doc.DeviceList(after="gw-1"), {1: "gw-1"}, Reason.BAD_DOCUMENT),
         ("too many ranges", PLAIN[-1][1], {1: bytes(32), 2: [[0, 1]] * 33, 3: 1024}, Reason.BAD_DOCUMENT),
     ]
     for name, document, value, reason in shapes:

@@ -1,7 +1,7 @@
 """`narrowboat bridge`: run the server between broker and stores.
 
 It runs in the foreground, for a service manager to supervise, and logs to standard error. SIGTERM and SIGINT
-end it after the batch at hand; SIGHUP makes it read the operators document again. It may be killed at any
+end it after the batch at hand; SIGHUP makes it read roots and operators again. It may be killed at any
 time: what it acknowledged is in its store.
 """
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = commands.add_parser(
         "run",
         help="run a bridge in the foreground",
-        description="Run a bridge in the foreground until SIGTERM. SIGHUP reads the operators document again.",
+        description="Run a bridge in the foreground until SIGTERM. SIGHUP reads roots and operators again.",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the bridge's bridge.toml")
     parser.add_argument("--verbose", action="store_true", help="log more")
@@ -51,4 +51,4 @@ def run(arguments: argparse.Namespace) -> int:
 def _handle_signals(loop: Loop) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
-    signal.signal(signal.SIGHUP, lambda *_: loop.reload_operators())
+    signal.signal(signal.SIGHUP, lambda *_: loop.reload())

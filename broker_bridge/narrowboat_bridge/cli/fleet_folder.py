@@ -1,7 +1,7 @@
 """The folder of a fleet, as `narrowboat init` makes it: where everything is, and how it is opened.
 
     fleet.toml             what this fleet is called and where its broker listens
-    root/                  1.root (who may sign what), operators.signed (who may command)
+    root/                  1.root, 2.root ... (who may sign what), operators.signed (who may command)
     keys/                  root-1, release-1..n, admin-1, which belong on machines without a network
     pki/                   the five certification authorities
     broker/                the broker's home: mosquitto.conf, tls/, acl/, data/
@@ -35,7 +35,7 @@ from .arguments import CLASS_PATTERN, HOST_PATTERN
 from .files import PRIVATE, PUBLIC, read_bounded, write_new
 from .key_files import load_key
 from .toml_file import TomlFile
-from .trust_files import load_trust
+from .trust_files import load_chain
 
 FILE_NAME = "fleet.toml"
 SERVER = "server"
@@ -83,8 +83,15 @@ class FleetFolder:
         return cls(path, FleetToml.load(path / FILE_NAME))
 
     @property
-    def root_file(self) -> Path:
-        return self.path / "root" / "1.root"
+    def root_folder(self) -> Path:
+        return self.path / "root"
+
+    def root_files(self) -> list[Path]:
+        """Every root, the first one first. One that is missing ends the list, as it ends the walk of a device."""
+        files: list[Path] = []
+        while (file := self.root_folder / f"{len(files) + 1}.root").is_file():
+            files.append(file)
+        return files
 
     @property
     def operators_file(self) -> Path:
@@ -109,7 +116,8 @@ class FleetFolder:
         return self.path / "devices" / name
 
     def trust(self) -> Trust:
-        return load_trust(self.root_file, bytes.fromhex(self.toml.fleet_id))
+        """What a device believes that has seen every root."""
+        return load_chain(self.root_files(), bytes.fromhex(self.toml.fleet_id))
 
     def admin_keys(self, passphrase: bytes | None) -> list[PrivateKey]:
         """Every admin key that is still here."""

@@ -83,7 +83,7 @@ certificate = "tls-cert.pem"
 key = "tls-key.pem"
 
 [trust]
-root = "root.signed"
+roots = "root"
 operators = "operators.signed"
 device_ca = "device-ca.pem"
 

@@ -84,7 +84,7 @@ def make_device(
     folder.mkdir(parents=True, exist_ok=True)
     key = _own_key(folder / KEY) if requested is None else requested
     _certify(folder / CERTIFICATE, authority, name, key, now_s)
-    _copy_trust(fleet, folder)
+    _copy_trust(fleet, folder, fleet.root_files()[0])
     if requested is None and not (folder / "device.toml").exists():
         text = _DEVICE_TOML.format(
             name=name,
@@ -103,7 +103,7 @@ def make_operator(fleet: FleetFolder, authority: Authority, name: str, now_s: in
     folder = fleet.operator(name)
     folder.mkdir(parents=True, exist_ok=True)
     _certify(folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s)
-    _copy_trust(fleet, folder)
+    _copy_trust(fleet, folder, fleet.root_files()[-1])
     signing_key_file = folder / f"{SIGNING_KEY}.pem"
     if not signing_key_file.exists():
         save_key(folder, SIGNING_KEY, PrivateKey.generate(Algorithm.ED25519))
@@ -120,7 +120,10 @@ def make_bridge(fleet: FleetFolder, authority: Authority, name: str, now_s: int)
     folder = fleet.bridge if name == fleet.toml.bridge else fleet.path / "bridges" / name
     folder.mkdir(parents=True, exist_ok=True)
     _certify(folder / "tls-cert.pem", authority, name, _own_key(folder / "tls-key.pem"), now_s)
-    _copy_trust(fleet, folder)
+    (folder / "root").mkdir(exist_ok=True)
+    for root in fleet.root_files():
+        shutil.copyfile(root, folder / "root" / root.name)
+    shutil.copyfile(fleet.server_ca_file, folder / "server-ca.pem")
     return folder
 
 
@@ -129,7 +132,7 @@ def make_birth(fleet: FleetFolder, authority: Authority, name: str, now_s: int) 
     folder = fleet.path / "births" / name
     folder.mkdir(parents=True, exist_ok=True)
     _certify(folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s, days=None)
-    _copy_trust(fleet, folder)
+    _copy_trust(fleet, folder, fleet.root_files()[0])
     return folder
 
 
@@ -171,7 +174,9 @@ def _certified_key(path: Path) -> object:
         ) from None
 
 
-def _copy_trust(fleet: FleetFolder, folder: Path) -> None:
-    """What everybody believes: the root, and the authority of the broker's certificate."""
-    shutil.copyfile(fleet.root_file, folder / "root.signed")
+def _copy_trust(fleet: FleetFolder, folder: Path, root: Path) -> None:
+    """What everybody believes: a root, and the authority of the broker's certificate. A device begins with the first
+    root, which names the fleet, and walks; who knows the fleet's id may begin with the newest.
+    """
+    shutil.copyfile(root, folder / "root.signed")
     shutil.copyfile(fleet.server_ca_file, folder / "server-ca.pem")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from narrowboat_protocol.errors import PeerError, Reason, TrustError
+from narrowboat_protocol.errors import PeerError, Reason, TrustError, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.trust import Trust
 
@@ -19,3 +20,16 @@ def load_trust(path: Path, fleet_id: bytes | None = None) -> Trust:
     except PeerError as error:
         hint = "; pass --fleet-id" if error.reason is Reason.WRONG_FLEET and fleet_id is None else ""
         raise TrustError(error.reason, f"{path}: {error}{hint}") from None
+
+
+def load_chain(paths: Sequence[Path], fleet_id: bytes) -> Trust:
+    """Trust the newest of the roots in `paths`, which follow on one another from the first, as a device does."""
+    if not paths:
+        raise UsageError(Reason.BAD_CONFIG, "expected 1.root in the fleet's folder root/, got none; bring it back")
+    trust = load_trust(paths[0], fleet_id)
+    for path in paths[1:]:
+        try:
+            trust.update_root(read_bounded(path, DEFAULT_LIMITS.root_bytes_max))
+        except PeerError as error:
+            raise TrustError(error.reason, f"{path}: {error}") from None
+    return trust

@@ -96,6 +96,14 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class SendRoots:
+    """Send the device the roots that follow on `version`."""
+
+    device: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Send a signed event to everyone who watches."""
 
@@ -133,7 +141,7 @@ class Answer:
 Write = (
     StoreDevice | StoreReport | StoreRelease | StoreCampaign | ForgetCampaign | StoreAttempt | StoreAssignment | Record
 )
-Say = Acknowledge | Deliver | Emit | Answer
+Say = Acknowledge | Deliver | SendRoots | Emit | Answer
 Action = Write | Commit | Say
 
 

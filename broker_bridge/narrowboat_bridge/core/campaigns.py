@@ -19,7 +19,17 @@ from typing import assert_never
 from .actions import Action, Answer, Turn
 from .changes import Changes
 from .devices import Devices
-from .events import CommandAccepted, Event, HelloArrived, Now, ReleaseAdded, ReportArrived, Restored, TimeReached
+from .events import (
+    CommandAccepted,
+    Event,
+    HelloArrived,
+    Now,
+    ReleaseAdded,
+    ReportArrived,
+    Restored,
+    RootAdded,
+    TimeReached,
+)
 from .operations import Operations
 from .records import Device, Release
 from .schedule import FIRST_INTERVAL_S, RESTORED_PER_S
@@ -81,6 +91,8 @@ class Campaigns:
             case ReleaseAdded():
                 outcome = self._operations.add_release(event, turn)
                 turn.say(Answer(event.operator, event.request_id, outcome))
+            case RootAdded(version):
+                self._devices.root_version = version
             case TimeReached():
                 for name in self._changes.schedule.take(now.monotonic_s):
                     self._devices.look_at(name, now, turn)

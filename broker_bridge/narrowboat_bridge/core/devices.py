@@ -18,7 +18,7 @@ from typing import assert_never
 
 from narrowboat_protocol.documents import BootPair, EventKind, Report
 
-from .actions import Acknowledge, Emit, Record, StoreAssignment, StoreReport, Turn
+from .actions import Acknowledge, Emit, Record, SendRoots, StoreAssignment, StoreReport, Turn
 from .attempts import Verdict, already_runs, before_the_work, judge_report, judge_success, take_report
 from .changes import Changes
 from .events import HelloArrived, Now, ReportArrived
@@ -35,7 +35,7 @@ class Devices:
     def __init__(self, changes: Changes, root_version: int) -> None:
         self._changes = changes
         self._ledger = changes.ledger
-        self._root_version = root_version
+        self.root_version = root_version
 
     def take_hello(self, event: HelloArrived, now: Now, turn: Turn) -> None:
         device = self._recognise(event, now, turn)
@@ -50,6 +50,10 @@ class Devices:
         if campaign is not None:
             self._changes.give(device, campaign, now, turn)
         self._changes.schedule.calm(device.name)
+        if not overtaken and event.hello.root_version < self.root_version:
+            # An assignment under a newer root is not for it yet. It says hello again when it has walked.
+            turn.say(SendRoots(device.name, event.hello.root_version))
+            return
         self.look_at(device.name, now, turn)
 
     def take_report(self, event: ReportArrived, now: Now, turn: Turn) -> None:
@@ -87,7 +91,7 @@ class Devices:
             campaign,
             self._ledger.releases[campaign.release],
             self._ledger.assignments.get(name),
-            Terms(self._root_version, self._ledger.counter_floor, now.wall_s),
+            Terms(self.root_version, self._ledger.counter_floor, now.wall_s),
             is_unsure=name in self._ledger.unsure,
         )
         match step:

@@ -80,4 +80,11 @@ class TimeReached:
     """The deadline that the core named has come."""
 
 
-Event = Restored | HelloArrived | ReportArrived | CommandAccepted | ReleaseAdded | TimeReached
+@dataclass(frozen=True, slots=True)
+class RootAdded:
+    """The owner signed a newer root, and the bridge has it."""
+
+    version: int
+
+
+Event = Restored | HelloArrived | ReportArrived | CommandAccepted | ReleaseAdded | RootAdded | TimeReached

@@ -39,6 +39,7 @@ from .metrics import Metrics
 from .operators import OperatorDesk
 from .payloads import BlockSink, PayloadFolder, PayloadLimits, PayloadServer, payloads_of
 from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Performer, Publisher
+from .root_shelf import RootShelf, roots_in
 from .store import Loaded, Store
 from .upload_worker import AddBlock, UploadWorker
 from .uploads import UploadLimits, Uploads
@@ -86,7 +87,8 @@ def open_workshop(
     with ExitStack() as stack:
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.enter_context(_only_bridge_on(config.data))
-        trust = _load_trust(config)
+        roots = _load_roots(config)
+        trust = roots.trust
         store = Store(config.store_path, trust.fleet_id, config.limits.history_rows_per_device)
         stack.callback(store.close)
         loaded = store.load()
@@ -101,11 +103,11 @@ def open_workshop(
             campaigns=campaigns,
             intake=_make_intake(config, trust, campaigns, metrics),
             desk=desk,
-            performer=_make_performer(config, trust, store, loaded, desk, payloads, publisher),
+            performer=_make_performer(config, roots, store, loaded, desk, payloads, publisher),
             uploads=uploads,
             publisher=publisher,
             metrics=metrics,
-            root_data=trust.root_data,
+            roots=roots,
             read_operators=partial(read_file, config.trust.operators),
             crew=crew,
         )
@@ -145,13 +147,18 @@ class _Router:
             return None
 
 
-def _load_trust(config: Config) -> Trust:
+def _load_roots(config: Config) -> RootShelf:
+    folder = config.trust.roots
     try:
-        return Trust(read_file(config.trust.root), bytes.fromhex(config.fleet_id))
+        return RootShelf(roots_in(folder), bytes.fromhex(config.fleet_id))
     except PeerError as error:
         raise UsageError(
-            Reason.BAD_CONFIG, f"{config.trust.root}: expected the signed root of this fleet: {error}"
+            Reason.BAD_CONFIG, f"{folder / '1.root'}: expected the signed root of this fleet: {error}"
         ) from None
+    except OSError as error:
+        raise UsageError(Reason.BAD_CONFIG, f"{folder}: expected readable roots: {error.strerror}") from None
+    except UsageError as error:
+        raise UsageError(error.reason, f"{folder}: {error}") from None
 
 
 def _make_links(config: Config, metrics: Metrics, crew: Crew) -> tuple[Link, Link]:
@@ -223,13 +230,14 @@ def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, metrics: Me
 
 def _make_performer(  # it is the one that touches everything
     config: Config,
-    trust: Trust,
+    roots: RootShelf,
     store: Store,
     loaded: Loaded,
     desk: OperatorDesk,
     payloads: PayloadServer,
     publisher: Publisher,
 ) -> Performer:
+    trust = roots.trust
     return Performer(
         store,
         Director(load_key(config.keys.director), trust, loaded.assignments),
@@ -238,6 +246,7 @@ def _make_performer(  # it is the one that touches everything
         desk,
         payloads,
         publisher,
+        roots,
     )
 
 

@@ -12,7 +12,7 @@
     key = "tls-key.pem"
 
     [trust]
-    root = "root.signed"                   published retained for all devices
+    roots = "root"                         folder of every root of the fleet: 1.root, 2.root and so on
     operators = "operators.signed"         who may command, signed by admin keys
     device_ca = "device-ca.pem"            who may be a device
 
@@ -83,7 +83,7 @@ class BrokerConfig(_Section):
 class TrustConfig(_Section):
     """What this bridge believes."""
 
-    root: Location
+    roots: Location
     operators: Location
     device_ca: Location
 

@@ -30,7 +30,7 @@ from narrowboat_protocol.topics import ROOT_TOPIC, Channel, Topic, operator_topi
 
 from ..core.actions import Answer, Emit, Refusal
 from ..core.campaigns import Campaigns
-from ..core.events import CommandAccepted, Event, Now, ReleaseAdded, TimeReached
+from ..core.events import CommandAccepted, Event, Now, ReleaseAdded, RootAdded, TimeReached
 from ..core.records import Release
 from ..core.views import taken_in
 from .buckets import Buckets
@@ -39,6 +39,7 @@ from .intake import Intake
 from .metrics import Metrics
 from .operators import Accepted, OperatorDesk, Refused, Repeated, subject_of
 from .performer import AT_LEAST_ONCE, Performer, Publisher
+from .root_shelf import RootShelf
 from .upload_worker import Begin, Finish, UploadOutcome, UploadWorker
 
 BATCH_ITEMS_MAX = 500
@@ -119,8 +120,8 @@ class Parts:
     uploads: UploadWorker
     publisher: Publisher
     metrics: Metrics
-    root_data: bytes
-    """Published retained whenever the link opens."""
+    roots: RootShelf
+    """The newest is published retained whenever the link opens, and when there is a newer one."""
     read_operators: Callable[[], bytes]
     crew: Crew
     """Whose threads the rest of the bridge relies on."""
@@ -152,8 +153,8 @@ class Loop:
         """End the loop after its batch. May be called by a signal handler, so it takes no lock."""
         self._stopping = True
 
-    def reload_operators(self) -> None:
-        """Read the operators document again before the next batch. May be called by a signal handler."""
+    def reload(self) -> None:
+        """Read roots and operators again before the next batch. May be called by a signal handler."""
         self._reloading = True
 
     def run(self) -> None:
@@ -166,6 +167,7 @@ class Loop:
         self._parts.crew.check()
         if self._reloading:
             self._reloading = False
+            self._read_roots()
             self._read_operators()
         item = self._inbox.get(self._patience_s())
         started_s = self._clocks().monotonic_s
@@ -198,6 +200,17 @@ class Loop:
         except NarrowboatError as error:
             _log.warning("the operators document stays as it was: %s", error)
 
+    def _read_roots(self) -> None:
+        """Take up the roots that were put into the folder, and tell everybody."""
+        if self._parts.roots.read_newer():
+            version = self._parts.roots.trust.root.version
+            _log.info("root version %d is in force", version)
+            self._feed(RootAdded(version))
+            self._publish_root()
+
+    def _publish_root(self) -> None:
+        self._parts.publisher.publish(ROOT_TOPIC, self._parts.roots.trust.root_data, qos=AT_LEAST_ONCE, retain=True)
+
     def _feed(self, event: Event) -> None:
         now = self._clocks()
         self._parts.performer.perform(self._parts.campaigns.handle(event, now), now)
@@ -209,7 +222,7 @@ class Loop:
             case UploadOutcome():
                 self._take_outcome(item)
             case LinkOpened():
-                self._parts.publisher.publish(ROOT_TOPIC, self._parts.root_data, qos=AT_LEAST_ONCE, retain=True)
+                self._publish_root()
             case _:
                 assert_never(item)
 

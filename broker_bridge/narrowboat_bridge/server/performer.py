@@ -23,6 +23,7 @@ from .director import Director
 from .herald import Herald
 from .operators import OperatorDesk
 from .payloads import PayloadServer, payloads_of
+from .root_shelf import RootShelf
 from .store import Store
 
 AT_MOST_ONCE, AT_LEAST_ONCE = 0, 1
@@ -48,6 +49,7 @@ class Performer:
         desk: OperatorDesk,
         payloads: PayloadServer,
         publisher: Publisher,
+        roots: RootShelf,
     ) -> None:
         self._store = store
         self._director = director
@@ -56,6 +58,7 @@ class Performer:
         self._desk = desk
         self._payloads = payloads
         self._publisher = publisher
+        self._roots = roots
         self._messages: list[tuple[str, bytes, int]] = []
         self._after_commit: list[Callable[[], None]] = []
 
@@ -116,6 +119,8 @@ class Performer:
             case act.Deliver(name, envelopes):
                 delivery = self._director.delivery(name, envelopes)
                 self.send(device_topic(name, Channel.ASSIGN), delivery, AT_LEAST_ONCE)
+            case act.SendRoots(name, version):
+                self._send_roots(name, version)
             case act.Emit():
                 self._emit(action, now)
             case act.Answer():
@@ -127,6 +132,11 @@ class Performer:
         assignment = action.assignment
         self._store.put_assignment(assignment.device, assignment.counter, self._director.sign(assignment))
         self.after_commit(partial(self._payloads.allow, assignment.device, payloads_of(assignment)))
+
+    def _send_roots(self, device: str, version: int) -> None:
+        chain = self._roots.after(version)
+        if chain is not None:
+            self.send(device_topic(device, Channel.ROOT), chain.encode(), AT_LEAST_ONCE)
 
     def _emit(self, action: act.Emit, now: Now) -> None:
         """Progress is worth one try, as more of it follows; the rest is worth an acknowledged one."""

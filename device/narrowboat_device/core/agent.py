@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 from typing import assert_never
 
-from narrowboat_protocol.documents import Assignment, Delivery, RoleName, Target
+from narrowboat_protocol.documents import Assignment, Delivery, Target
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason, TrustError
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
@@ -42,6 +41,7 @@ from .memory import (
     TrustRecord,
     read_record,
 )
+from .roots import Roots
 from .settings import Settings
 from .voice import Voice
 
@@ -58,10 +58,11 @@ class Agent:
     ) -> None:
         self._settings = settings
         self._limits = limits
-        self._trust = Trust(settings.first_root, limits=limits)
-        fresh = TrustRecord(root=settings.first_root, fleet_id=self._trust.fleet_id, time_floor=settings.built_at_s)
+        trust = Trust(settings.first_root, limits=limits)
+        fresh = TrustRecord(root=settings.first_root, fleet_id=trust.fleet_id, time_floor=settings.built_at_s)
         self._memory = Memory(Journal(), fresh, Outbox())
         self._voice = Voice(settings, signer, random, self._memory)
+        self._roots = Roots(settings, trust, self._memory, self._voice, limits)
         self._lifecycle = Lifecycle(settings, self._memory, self._voice, self._open_release, limits)
         self._inventory = Inventory(settings, limits)
         self._arrears = Arrears(self._memory)
@@ -75,7 +76,7 @@ class Agent:
         """When to call `handle(TimeReached(), now)` though nothing happened, in monotonic seconds."""
         if self._aside is not None:
             return self._aside.deadline_s
-        times = (self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s)
+        times = (self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s, self._roots.deadline_s)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -92,6 +93,7 @@ class Agent:
             return self._aside.handle(event, now)
         dropped: list[Action] = []
         if isinstance(event, ev.ActionFailed):
+            self._roots.failed(event.action)
             dropped = self._arrears.failed(event.action, ended=not self._lifecycle.active)
         try:
             actions = self._dispatch(event, dropped, now)
@@ -121,11 +123,13 @@ class Agent:
                 life.link_lost()
                 return []
             case ev.RootArrived(data, retained):
-                return self._root_arrived(data, retained, now)
+                return self._roots.arrived(data, now, retained=retained)
+            case ev.RootChainArrived(data):
+                return self._roots.chain_arrived(data, now)
             case ev.DeliveryArrived(data):
                 return self._delivery_arrived(data, now)
             case ev.AckArrived(data):
-                ack = self._trust.open_ack(data, self._settings.device)
+                ack = self._roots.trust.open_ack(data, self._settings.device)
                 return self._voice.acknowledged(ack.pair, ack.challenge, now)
             case ev.BlockArrived():
                 return self._block_arrived(event, now)
@@ -147,7 +151,7 @@ class Agent:
                 failed = Log(f"{type(action).__name__} failed: {reason}: {message}", warning=True)
                 return [failed, *life.action_failed(action, dropped, reason, message, now)]
             case ev.TimeReached():
-                return [*self._voice.time_reached(now), *life.time_reached(now)]
+                return [*self._roots.time_reached(now), *self._voice.time_reached(now), *life.time_reached(now)]
             case _:
                 assert_never(event)
 
@@ -155,7 +159,7 @@ class Agent:
 
     def _started(self, event: ev.Started, now: Now) -> list[Action]:
         provisioned = self._memory.trust
-        lost = [*self._memory.recall(event.records), *self._take_up_trust(provisioned)]
+        lost = [*self._memory.recall(event.records), *self._roots.take_up(provisioned)]
         lost += self._memory.end_from_outbox()
         self._inventory.begin(event.envelopes)
         if read_record(Journal, event.records[Record.JOURNAL]) is None:
@@ -163,7 +167,7 @@ class Agent:
         trust, attempt = self._memory.trust, self._lifecycle.attempt
         # The other records may know of more than this one: it is saved last, and may have failed to be.
         used = max([trust.boot_number, *(letter.pair[0] for letter in self._memory.outbox.letters)])
-        floor = max(trust.floor, self._inventory.committed_floor(event.boot, self._trust))
+        floor = max(trust.floor, self._inventory.committed_floor(event.boot, self._roots.trust))
         raised = self._memory.save_trust(
             boot_number=used + 1,
             assignment_counter=max(trust.assignment_counter, attempt.attempt if attempt is not None else 0),
@@ -171,7 +175,6 @@ class Agent:
             floor_sequence=floor.sequence,
             time_floor=max(trust.time_floor, self._settings.built_at_s),
         )
-        self._voice.root_version = self._trust.root.version
         self._voice.begin(event.boot, self._inventory.slot_infos(), now)
         verdict = judge_start(attempt, event.boot)
         begun = Log(f"started in slot {event.boot.running}: {verdict.name.lower()}")
@@ -179,34 +182,7 @@ class Agent:
         again = self._memory.save(Record.TRUST)
         return [raised, again, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
 
-    def _take_up_trust(self, provisioned: TrustRecord) -> list[Action]:
-        """Believe under the stored root, if it is of the fleet that this gateway was provisioned for."""
-        stored = self._memory.trust
-        with suppress(NarrowboatError):
-            if stored.fleet_id == provisioned.fleet_id:
-                self._trust = Trust(stored.root, stored.fleet_id, self._limits)
-                return []
-        self._memory.trust = provisioned
-        return [Log("trust: expected a root of this fleet, found another; going on from the first one", warning=True)]
-
     # Documents.
-
-    def _root_arrived(self, data: bytes, retained: bool, now: Now) -> list[Action]:  # noqa: FBT001  # of the event
-        director = self._trust.root.role(RoleName.DIRECTOR)
-        if not self._trust.update_root(data):
-            if not retained:
-                self._voice.plan_hello(now)
-            return []
-        self._voice.root_version = self._trust.root.version
-        changes: dict[str, object] = {"root": data}
-        if self._trust.root.role(RoleName.DIRECTOR).kids != director.kids:
-            # Another director counts anew, and what the one before said of the time binds nobody.
-            changes |= {"assignment": None, "assignment_counter": 0, "time_floor": self._settings.built_at_s}
-        return [
-            self._memory.save_trust(**changes),
-            Log(f"root version {self._trust.root.version} accepted"),
-            *self._voice.say_hello(now),
-        ]
 
     def _delivery_arrived(self, data: bytes, now: Now) -> list[Action]:
         delivery = Delivery.decode(data)
@@ -218,7 +194,7 @@ class Agent:
         trust = self._memory.trust
         certain_s = self._settings.built_at_s
         freshness = Freshness(self._voice.nonces, trust.assignment_counter, trust.assignment, certain_s)
-        assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
+        assignment = self._roots.trust.open_assignment(delivery.assignment, self._settings.device, freshness)
         if delivery.assignment == trust.assignment:
             return self._answer_again(now)
         must_wait = self._must_wait(assignment)
@@ -253,7 +229,7 @@ class Agent:
         clock was wrong for a while does no lasting harm.
         """
         settings = self._settings
-        latest = min(self._trust.root.expires_at, settings.certificate_ends_s)
+        latest = min(self._roots.trust.root.expires_at, settings.certificate_ends_s)
         return max(settings.built_at_s, min(issued_at, latest))
 
     def _answer_again(self, now: Now) -> list[Action]:
@@ -290,7 +266,7 @@ class Agent:
         freshness = Freshness((), trust.assignment_counter, delivery.assignment, self._settings.built_at_s)
         self._memory.note_parked(None)
         try:
-            assignment = self._trust.open_assignment(delivery.assignment, self._settings.device, freshness)
+            assignment = self._roots.trust.open_assignment(delivery.assignment, self._settings.device, freshness)
             actions = self._act_on(assignment, delivery, now)
         except NarrowboatError as error:
             actions = [Log(f"the parked assignment is not believed any more: {error.reason}", warning=True)]
@@ -354,14 +330,14 @@ class Agent:
 
     def _open_release(self, envelope: bytes) -> Release:
         """Believe a release for this device, under the root and the floor as they are now."""
-        release = self._trust.open_release(envelope)
+        release = self._roots.trust.open_release(envelope)
         if len(release.images) != 1:
             raise TrustError(
                 Reason.UNSUPPORTED_MANIFEST,
                 f"this agent updates one component, the release has {len(release.images)}",
             )
         settings = self._settings
-        self._trust.judge_release(release, settings.component, settings.hardware, self._memory.trust.floor)
+        self._roots.trust.judge_release(release, settings.component, settings.hardware, self._memory.trust.floor)
         return release
 
     def _image_of(self, release: Release) -> Image:

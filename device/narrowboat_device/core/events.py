@@ -72,6 +72,13 @@ class RootArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class RootChainArrived:
+    """Roots that this device missed, from a bridge or from the web."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryArrived:
     data: bytes
 
@@ -175,6 +182,7 @@ Event = (
     | LinkOpened
     | LinkLost
     | RootArrived
+    | RootChainArrived
     | DeliveryArrived
     | AckArrived
     | BlockArrived

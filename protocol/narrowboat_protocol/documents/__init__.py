@@ -18,7 +18,7 @@ from .bridge import Ack, Event, EventKind, Reply
 from .delivery import Delivery
 from .device import BootPair, Hello, Hold, Report, SlotInfo
 from .director import Assignment, PayloadReference, Target
-from .root import BrokerAddress, ComponentRule, Role, RoleName, Root
+from .root import BrokerAddress, ComponentRule, Role, RoleName, Root, RootChain
 from .signed import SignedModel, open_signed, sign_model
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ __all__ = [
     "Role",
     "RoleName",
     "Root",
+    "RootChain",
     "SignedModel",
     "SlotInfo",
     "Target",

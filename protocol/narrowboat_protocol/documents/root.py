@@ -1,9 +1,12 @@
-"""The root: who may sign what, and where the broker is. Signed by k of n offline root keys."""
+"""The root: who may sign what, and where the broker is. Signed by k of n offline root keys. And the chain of newer
+roots that a bridge sends to a device which missed some.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
@@ -14,6 +17,11 @@ from ..limits import DEFAULT_LIMITS
 from ..model import AS_TUPLE, Document, as_enum, key, refusal
 from .fields import Certificate, CoseKey, Counter, Name, Seconds, Uuid
 from .signed import SIGNATURES_BYTES, SignedModel
+
+SignedRoot = Annotated[bytes, Field(min_length=1, max_length=DEFAULT_LIMITS.root_bytes_max)]
+RootUrl = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]{1,240}$")]
+_CHAIN_OVERHEAD_BYTES = 4
+"""Of the wrapper, and of each root in it."""
 
 
 class RoleName(StrEnum):
@@ -82,6 +90,9 @@ class Root(SignedModel):
     broker_anchors: Annotated[tuple[Certificate, ...], AS_TUPLE] = key(6, (), max_length=4)
     broker_addresses: Annotated[tuple[BrokerAddress, ...], AS_TUPLE] = key(7, (), max_length=8)
 
+    root_urls: Annotated[tuple[RootUrl, ...], AS_TUPLE] = key(8, (), max_length=4)
+    """Folders on the web in which `N.root` lies for each version N, for devices that no broker can reach any more."""
+
     _public_keys: dict[bytes, PublicKey] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -108,3 +119,26 @@ class Root(SignedModel):
 
     def component_rule(self, component: str) -> ComponentRule | None:
         return next((rule for rule in self.components if rule.component == component), None)
+
+
+class RootChain(Document):
+    """Roots on a device's `root` topic, oldest first. A wrapper without a signature of its own: each root proves
+    itself, and a device takes no more of them than follow on what it trusts.
+    """
+
+    ITEMS_MAX: ClassVar[int] = 16
+    ROOTS_MAX: ClassVar[int] = 4
+
+    roots: Annotated[tuple[SignedRoot, ...], AS_TUPLE] = key(1, min_length=1, max_length=ROOTS_MAX)
+
+    @classmethod
+    def first_of(cls, roots: Iterable[bytes]) -> RootChain | None:
+        """As many of these, from the first on, as one message carries; None if there are none."""
+        taken: list[bytes] = []
+        size = _CHAIN_OVERHEAD_BYTES
+        for root in islice(roots, cls.ROOTS_MAX):
+            size += len(root) + _CHAIN_OVERHEAD_BYTES
+            if size > DEFAULT_LIMITS.document_bytes_max:
+                break
+            taken.append(root)
+        return cls(roots=tuple(taken)) if taken else None

@@ -1,0 +1,116 @@
+"""The root that this gateway trusts, and the walk to newer ones.
+
+A root comes alone, on the topic that all read, or in a chain of those that were missed. Either way the gateway goes
+from version N to N+1 and no further at once: it believes one step, has it made durable, and only then looks at the next
+(TUF 1.0.34, section 5.3.8). The rest of a chain waits for that as a deadline that has come already; a step that is not
+believed, or not stored, ends the walk. When a chain is through, and when a root shows that there are more, a hello with
+the version reached is planned, and a bridge answers it with what follows. So a gateway catches up with any number of
+years, and never holds more than one chain.
+
+A director that a new root brings counts anew, and what the one before said of the time binds nobody.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from narrowboat_protocol.documents import RoleName, RootChain
+from narrowboat_protocol.errors import NarrowboatError, Reason
+from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.trust import Trust
+
+from .actions import Action, Log, Record, Save
+from .events import Now
+from .memory import Memory, TrustRecord
+from .settings import Settings
+from .voice import Voice
+
+
+class Roots:
+    """What is trusted, and what has still to be looked at. `trust` is never older than what is stored."""
+
+    def __init__(self, settings: Settings, trust: Trust, memory: Memory, voice: Voice, limits: Limits) -> None:
+        self.trust = trust
+        self._settings = settings
+        self._memory = memory
+        self._voice = voice
+        self._limits = limits
+        self._ahead: tuple[bytes, ...] = ()
+        self._due_s: float | None = None
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to look at the next root of a chain, in monotonic seconds."""
+        return self._due_s
+
+    def take_up(self, provisioned: TrustRecord) -> list[Action]:
+        """Believe under the stored root, if it is of the fleet that this gateway was provisioned for."""
+        stored = self._memory.trust
+        believed = stored_trust(stored, provisioned.fleet_id, self._limits)
+        if believed is not None:
+            self.trust = believed
+        else:
+            self._memory.trust = provisioned
+        self._voice.root_version = self.trust.root.version
+        if believed is not None:
+            return []
+        return [Log("trust: expected a root of this fleet, found another; going on from the first one", warning=True)]
+
+    def arrived(self, data: bytes, now: Now, *, retained: bool) -> list[Action]:
+        """A root came alone. One that a bridge publishes now, and that is known, says that it has just started."""
+        try:
+            step = self._step(data)
+        except NarrowboatError as error:
+            if error.reason is Reason.STALE:
+                self._voice.plan_hello(now)
+            raise
+        if step:
+            return [*step, *self._voice.say_hello(now)]
+        if not retained:
+            self._voice.plan_hello(now)
+        return []
+
+    def chain_arrived(self, data: bytes, now: Now) -> list[Action]:
+        """Look at the first root of a chain now, and at the others one by one. The newest chain replaces the rest of
+        one before.
+        """
+        self._ahead = RootChain.decode(data).roots
+        return self.time_reached(now)
+
+    def time_reached(self, now: Now) -> list[Action]:
+        """Take the next step of a chain, past what is known. Raises, and ends the walk, if it is not believed."""
+        ahead, self._ahead, self._due_s = self._ahead, (), None
+        for number, data in enumerate(ahead, 1):
+            step = self._step(data)
+            if step:
+                self._ahead = ahead[number:]
+                self._due_s = now.monotonic_s if self._ahead else None
+                if not self._ahead:
+                    self._voice.plan_hello(now)
+                return step
+        return []
+
+    def failed(self, action: Action) -> None:
+        """What was believed could not be stored: it is tried again, and the rest of the chain has to come again."""
+        if isinstance(action, Save) and action.record is Record.TRUST:
+            self._ahead, self._due_s = (), None
+
+    def _step(self, data: bytes) -> list[Action]:
+        """Go one version on. Nothing, if this one is not newer."""
+        director = self.trust.root.role(RoleName.DIRECTOR)
+        if not self.trust.update_root(data):
+            return []
+        root = self.trust.root
+        self._voice.root_version = root.version
+        changes: dict[str, object] = {"root": data}
+        if root.role(RoleName.DIRECTOR).kids != director.kids:
+            changes |= {"assignment": None, "assignment_counter": 0, "time_floor": self._settings.built_at_s}
+        return [self._memory.save_trust(**changes), Log(f"root version {root.version} accepted")]
+
+
+def stored_trust(stored: TrustRecord, fleet_id: bytes, limits: Limits) -> Trust | None:
+    """Trust in a root that was stored; None if it is of another fleet, or damaged."""
+    with suppress(NarrowboatError):
+        if stored.fleet_id == fleet_id:
+            return Trust(stored.root, stored.fleet_id, limits)
+    return None
