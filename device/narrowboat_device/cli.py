@@ -1,4 +1,4 @@
-"""The command line of a gateway: `narrowboat-device run | status | provision | verify-slot | install | machine`.
+"""The command line of a gateway, `narrowboat-device`: run, status, provision, verify-slot, install, import, machine.
 
 Exit status: 0 it is done; 1 it was refused or it failed, standard error says why; 2 the command or the configuration
 is wrong; and from `run`, 100 the machine is to be rebooted now.
@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     verified.add_argument("slot", metavar="SLOT")
     installed = command("install", "install a release file, without broker or bridge; the next boot tries it", _install)
     installed.add_argument("file", type=Path, metavar="FILE")
+    imported = command("import", "take up newer roots from a file, a folder or a web server", _import)
+    imported.add_argument("source", metavar="FILE|URL", help="one root, or where N.root files lie")
     command("machine", "simulate the machine around the agent: boot loader, reboots, watchdog", _machine)
     return parser
 
@@ -125,6 +127,15 @@ def _install(options: argparse.Namespace) -> int:
         SystemDisk(), config, DEFAULT_LIMITS, options.file, lambda line: print(line, flush=True), _stoppable
     )
     return _OK if ready else _REFUSED
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .import_roots import import_roots
+
+    config = load_config(options.config)
+    version = import_roots(SystemDisk(), config, DEFAULT_LIMITS, options.source, lambda line: print(line, flush=True))
+    print(f"trusted: root version {version}")
+    return _OK
 
 
 def _machine(options: argparse.Namespace) -> int:

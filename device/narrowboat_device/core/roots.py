@@ -97,15 +97,20 @@ class Roots:
 
     def _step(self, data: bytes) -> list[Action]:
         """Go one version on. Nothing, if this one is not newer."""
-        director = self.trust.root.role(RoleName.DIRECTOR)
-        if not self.trust.update_root(data):
-            return []
-        root = self.trust.root
-        self._voice.root_version = root.version
-        changes: dict[str, object] = {"root": data}
-        if root.role(RoleName.DIRECTOR).kids != director.kids:
-            changes |= {"assignment": None, "assignment_counter": 0, "time_floor": self._settings.built_at_s}
-        return [self._memory.save_trust(**changes), Log(f"root version {root.version} accepted")]
+        step = take_step(self.trust, self._memory, self._settings.built_at_s, data)
+        self._voice.root_version = self.trust.root.version
+        return step
+
+
+def take_step(trust: Trust, memory: Memory, built_at_s: int, data: bytes) -> list[Action]:
+    """Believe the next root, and make that durable. Nothing, if it is not newer; `PeerError`, if it is not believed."""
+    director = trust.root.role(RoleName.DIRECTOR)
+    if not trust.update_root(data):
+        return []
+    changes: dict[str, object] = {"root": data}
+    if trust.root.role(RoleName.DIRECTOR).kids != director.kids:
+        changes |= {"assignment": None, "assignment_counter": 0, "time_floor": built_at_s}
+    return [memory.save_trust(**changes), Log(f"root version {trust.root.version} accepted")]
 
 
 def stored_trust(stored: TrustRecord, fleet_id: bytes, limits: Limits) -> Trust | None:
