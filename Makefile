@@ -36,7 +36,7 @@ test-lowest: ## what rests most on other packages, with the lowest versions that
 		tests/protocol/test_vectors.py tests/device/test_commands.py tests/device/test_link.py \
 		tests/bridge/test_pki.py tests/bridge/test_store.py $(PYTEST_ARGS)
 
-soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and storms; for hours
+soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and a tenth as many storms; an hour or two
 	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3
 	@$(BIN)/python -m tests.soak --seeds $(SEEDS)
 
