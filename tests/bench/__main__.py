@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from narrowboat_device.machine import AGENT_ENVIRONMENT
+from narrowboat_protocol.keys import Algorithm
 from tests.support.broker import free_ports
 from tests.support.images import build_pair
 from tests.support.live_fleet import Gateway, LiveFleet
@@ -28,6 +29,7 @@ from tests.support.processes import Child, Children
 from tests.support.relay import LinkShape, RelayThread
 
 from .nginx import ClientIdentity, Nginx
+from .verification import milliseconds_per_document
 
 MIB = 1024 * 1024
 _PLAIN_LISTENER = """
@@ -86,7 +88,7 @@ class Bench:
     def run(self) -> list[Figure]:
         self._prepare()
         throughput = [*self._throughput("lzma", gated=False), *self._throughput("zstd", gated=True)]
-        return [*throughput, *self._first_block(), *self._memory()]
+        return [*throughput, *self._first_block(), *self._memory(), *self._verification()]
 
     def _prepare(self) -> None:
         self._say("building images and releases")
@@ -252,6 +254,17 @@ class Bench:
         value = f"{ratio:.2f}x of {median(theirs):.2f} s"
         what = f"first block after connecting, round trip {_ROUND_TRIP_S * 1000:.0f} ms"
         return [Figure(what, value, "at most 1.1x of curl", ratio <= 1.1)]
+
+    def _verification(self) -> list[Figure]:
+        """CPU time of the dearest document that a gateway verifies."""
+        self._say("documents verified")
+        figures = []
+        for algorithm in Algorithm:
+            each = milliseconds_per_document(algorithm)
+            value = ", ".join(f"{kind} {taken_ms:.1f}" for kind, taken_ms in each.items())
+            what = f"CPU ms for a document signed with {algorithm.name}"
+            figures.append(Figure(what, value, "at most 5 ms", max(each.values()) <= 5))
+        return figures
 
     # Small parts.
 
