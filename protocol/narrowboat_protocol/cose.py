@@ -88,9 +88,21 @@ def sign_document(content: bytes, form: int, kind: str, fleet_id: bytes, signers
 
 def sign1(signer: Signer, payload: bytes, *, external_aad: bytes) -> bytes:
     """Return a tagged COSE_Sign1 over the detached `payload`."""
-    protected = _protected(signer.public.algorithm, signer.public.kid)
-    signature = signer.sign(_to_be_signed(protected, external_aad, payload))
-    return encode(cbor2.CBORTag(_TAG_SIGN1, [protected, {}, None, signature]))
+    return sign1_of(signer.public, signer.sign(bytes_to_sign(signer.public, payload, external_aad=external_aad)))
+
+
+def bytes_to_sign(key: PublicKey, payload: bytes, *, external_aad: bytes) -> bytes:
+    """What `key` signs to sign `payload`, for a signer that is elsewhere. It names the key, so each signs its own."""
+    return _to_be_signed(_protected_of(key), external_aad, payload)
+
+
+def sign1_of(key: PublicKey, signature: bytes) -> bytes:
+    """The tagged COSE_Sign1 that the 64 raw bytes of a signature by `key` make."""
+    return encode(cbor2.CBORTag(_TAG_SIGN1, [_protected_of(key), {}, None, signature]))
+
+
+def _protected_of(key: PublicKey) -> bytes:
+    return _protected(key.algorithm, key.kid)
 
 
 @lru_cache(maxsize=_PARTS_KEPT)

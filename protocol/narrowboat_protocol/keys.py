@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol, cast
@@ -79,6 +80,21 @@ class PublicKey:
 
     def to_pem(self) -> bytes:
         return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def raw_signature(key: PublicKey, signature: bytes) -> bytes:
+    """The 64 raw bytes of a signature that another program made: raw already, or DER as ECDSA often comes. Raises
+    `UsageError` for anything else.
+    """
+    if len(signature) == SIGNATURE_BYTES:
+        return signature
+    if key.algorithm is Algorithm.ESP256:
+        with suppress(ValueError, OverflowError):
+            r, s = decode_dss_signature(signature)
+            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    raise UsageError(
+        Reason.BAD_USE, f"expected {SIGNATURE_BYTES} raw bytes or, of ECDSA, DER, got {len(signature)} other bytes"
+    )
 
 
 class Signer(Protocol):

@@ -413,7 +413,7 @@ def test_machines_learn_where_the_fleet_is(tmp_path: Path) -> None:
 
 
 def test_the_root_is_shown_with_its_thresholds(fleet: Made) -> None:
-    shown = json.loads(run("root", "show", fleet.path / "root" / "1.root", "--json").out)
+    shown = json.loads(run("root", "inspect", fleet.path / "root" / "1.root", "--json").out)
     assert shown["fleet_id"] == fleet.trust.fleet_id.hex()
     assert shown["roles"]["release"]["threshold"] == 1
     assert shown["components"] == {"rootfs": {"epoch": 0, "minimum_sequence": 0}}

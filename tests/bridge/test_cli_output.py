@@ -191,8 +191,8 @@ def test_each_kind_of_failure_has_its_status_and_one_line(
     def fail(_arguments: object) -> int:
         raise error
 
-    monkeypatch.setattr(root, "_show", fail)
-    outcome = run("root", "show", tmp_path)
+    monkeypatch.setattr(root, "_inspect", fail)
+    outcome = run("root", "inspect", tmp_path)
     assert outcome.status == status
     assert isinstance(error, KeyboardInterrupt) or outcome.error_line
 
@@ -203,9 +203,9 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def fail(_arguments: object) -> int:
         raise ModuleNotFoundError("no", name="narrowboat_bridge.mistake")
 
-    monkeypatch.setattr(root, "_show", fail)
+    monkeypatch.setattr(root, "_inspect", fail)
     with pytest.raises(ModuleNotFoundError):
-        run("root", "show", tmp_path)
+        run("root", "inspect", tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("release",), ("release", "build"), ("keys", "create")])

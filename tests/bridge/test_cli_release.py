@@ -396,7 +396,7 @@ def test_what_is_no_release_file_is_refused_in_one_line(
         ("release", "inspect", "FOLDER/built.nbr"),
         ("release", "push", "--help"),
         ("keys", "create", "quick", "--out", "FOLDER"),
-        ("root", "show", "FOLDER/root.signed"),
+        ("root", "inspect", "FOLDER/root.signed"),
     ],
 )
 def test_commands_of_a_build_machine_import_no_server(station: Station, arguments: tuple[str, ...]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "init": ("fleet_init", "make a working fleet in a new folder: keys, certificates, broker, bridge, first operator"),
     "keys": ("keys", "create signing keys"),
-    "root": ("root", "show who may sign what in a fleet"),
+    "root": ("root", "who may sign what in a fleet: show it, change it, sign it"),
     "pki": ("pki", "issue certificates to devices, operators and bridges"),
     "release": ("release", "build, sign, inspect, verify and push releases"),
     "campaign": ("campaign", "bring a release to devices, and watch it"),

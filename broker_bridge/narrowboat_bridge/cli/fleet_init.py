@@ -26,10 +26,8 @@ from cryptography.hazmat.primitives import serialization
 from narrowboat_protocol.cose import fleet_id_of
 from narrowboat_protocol.documents import (
     BrokerAddress,
-    ComponentRule,
     Operator,
     OperatorRole,
-    Role,
     RoleName,
     Root,
     sign_model,
@@ -47,6 +45,7 @@ from .identities import make_bridge, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of, save_key
 from .output import print_result
 from .pki import save_operators
+from .root_changes import first_root
 
 BRIDGE_NAME = "bridge-1"
 _OPERATOR = "operator"
@@ -279,19 +278,13 @@ def _create_keys(path: Path, plan: Plan) -> dict[RoleName, list[PrivateKey]]:
 
 
 def _root(plan: Plan, keys: Mapping[RoleName, Sequence[PrivateKey]], server: Authority, now_s: int) -> Root:
-    thresholds = {RoleName.RELEASE: plan.release_threshold}
-    roles = [
-        Role(name=role, threshold=thresholds.get(role, 1), kids=tuple(key.public.kid for key in keys[role]))
-        for role in RoleName
-    ]
-    return Root(
-        version=1,
-        expires_at=now_s + plan.root_years * _YEAR_S,
-        keys=tuple(key.public.to_cbor() for role in RoleName for key in keys[role]),
-        roles=tuple(roles),
-        components=tuple(ComponentRule(component=each, epoch=0, minimum_sequence=0) for each in plan.components),
-        broker_anchors=(server.certificate.public_bytes(serialization.Encoding.DER),),
-        broker_addresses=tuple(BrokerAddress(host=host, port=plan.ports.device) for host in plan.hosts),
+    return first_root(
+        {role: [key.public for key in made] for role, made in keys.items()},
+        {RoleName.RELEASE: plan.release_threshold},
+        plan.components,
+        now_s + plan.root_years * _YEAR_S,
+        anchors=(server.certificate.public_bytes(serialization.Encoding.DER),),
+        addresses=[BrokerAddress(host=host, port=plan.ports.device) for host in plan.hosts],
     )
 
 

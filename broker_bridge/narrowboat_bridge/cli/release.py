@@ -14,19 +14,20 @@ import argparse
 import importlib
 from pathlib import Path
 
-from narrowboat_protocol.cose import sign1, signature_kid
+from narrowboat_protocol.cose import bytes_to_sign, sign1, sign1_of, signature_kid
 from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.keys import PublicKey, Signer, raw_signature
 from narrowboat_protocol.suit import Image, add_signature, merge_envelopes
 
 from .arguments import Subparsers, add_command, add_group, digest, out_file
 from .exits import ExitCode
-from .key_files import add_passphrase_arguments, load_key, passphrase_of
 from .operator_toml import add_operator_arguments
 from .output import JsonValue, Progress, human_bytes, print_result
 from .release_build import build_release
 from .release_io import ReleaseFile, copy_with_envelope, open_release_file, replace_envelope
 from .release_toml import ReleaseToml
 from .release_verify import matching_image, verify_release_file
+from .signing import Returned, add_signing_arguments, signature_of, write_bytes_to_sign
 from .trust_files import load_trust
 
 _NO_AAD = b""
@@ -64,16 +65,15 @@ def _add_sign(commands: Subparsers) -> None:
         "sign",
         _sign,
         "add signatures to a release file",
-        "With --key, sign it here. With --add, take over the signatures of a copy that was signed elsewhere. FILE"
-        " itself is changed unless -o names another. The order of signing and merging leaves no trace.",
+        "With --key, sign it here; with --tbs-out and --signature-in, elsewhere. With --add, take over those of a copy."
+        " FILE itself is changed unless -o names another. The order of signing and merging leaves no trace.",
     )
     sign.add_argument("file", metavar="FILE", type=Path, help="a release file")
-    sign.add_argument("--key", metavar="PEM", type=Path, help="the release key to sign with")
     sign.add_argument(
         "--add", metavar="OTHER.nbr", type=Path, action="append", default=[], help="a copy to merge; may be repeated"
     )
     sign.add_argument("-o", "--out", metavar="OUT.nbr", type=out_file, help="write here and leave FILE as it is")
-    add_passphrase_arguments(sign, "the key")
+    add_signing_arguments(sign, "the release")
 
 
 def _add_verify(commands: Subparsers) -> None:
@@ -125,14 +125,19 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    if arguments.key is None and not arguments.add:
-        raise UsageError(Reason.BAD_USE, "expected --key, --add or both, got neither; say whose signature to add")
     with open_release_file(arguments.file) as file:
         matching_image(file.manifest.images, file.read_head())
-        envelope = file.envelope_data
-        if arguments.key is not None:
-            key = load_key(arguments.key, passphrase_of(arguments))
-            envelope = add_signature(envelope, sign1(key, file.envelope.signed_payload, external_aad=_NO_AAD))
+        envelope, payload = file.envelope_data, file.envelope.signed_payload
+    if write_bytes_to_sign(arguments, lambda public: bytes_to_sign(public, payload, external_aad=_NO_AAD)):
+        print_result({"file": str(arguments.file), "to_sign": str(arguments.tbs_out)}, as_json=arguments.json)
+        return ExitCode.OK
+    signature = signature_of(arguments)
+    if signature is None and not arguments.add:
+        raise UsageError(
+            Reason.BAD_USE, "expected --key, --add, --tbs-out or --signature-in, got none; say whose signature to add"
+        )
+    if signature is not None:
+        envelope = add_signature(envelope, _block(signature, payload))
     for other in arguments.add:
         with open_release_file(other) as copy:
             envelope = merge_envelopes(envelope, copy.envelope_data)
@@ -141,6 +146,19 @@ def _sign(arguments: argparse.Namespace) -> int:
     else:
         copy_with_envelope(arguments.file, arguments.out, envelope)
     return _show(arguments.out or arguments.file, as_json=arguments.json)
+
+
+def _block(signature: Signer | Returned, payload: bytes) -> bytes:
+    """The signature block, of a key that is here or of one that signed elsewhere."""
+    if not isinstance(signature, Returned):
+        return sign1(signature, payload, external_aad=_NO_AAD)
+    public: PublicKey = signature.public
+    raw = raw_signature(public, signature.signature)
+    if not public.verify(raw, bytes_to_sign(public, payload, external_aad=_NO_AAD)):
+        raise UsageError(
+            Reason.BAD_SIGNATURE, "expected this key's signature over this release, got another; write --tbs-out anew"
+        )
+    return sign1_of(public, raw)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
