@@ -84,7 +84,7 @@ class Siege:
 
     def ack(self, pair: tuple[int, int], signer: Signer | None = None, device: str | None = None) -> bytes:
         """An Ack of a statement, the bridge's own unless the arguments say otherwise."""
-        document = Ack(device=device or self.gateway.name, pair=pair, challenge=bytes(16))
+        document = Ack(device=device or self.gateway.name, pair=pair, challenge=bytes(16), statement=bytes(32))
         return sign_model(document, self.kit.fleet_id, [signer or self.kit.bridge])
 
     def start_anew(self) -> None:

@@ -28,7 +28,8 @@ def milliseconds_per_document(algorithm: Algorithm) -> dict[str, float]:
     kit = FleetKit.create(release_keys=_RELEASE_KEYS, release_threshold=_RELEASE_THRESHOLD, algorithm=algorithm)
     made = kit.make_release(small_image(1, 100_000))
     assignment, next_root = kit.assignment(_DEVICE, made), kit.next_root()
-    ack = sign_model(Ack(device=_DEVICE, pair=(1, 1), challenge=_NONCE), kit.fleet_id, [kit.bridge])
+    said = Ack(device=_DEVICE, pair=(1, 1), challenge=_NONCE, statement=bytes(32))
+    ack = sign_model(said, kit.fleet_id, [kit.bridge])
     fresh = Freshness(nonces=(_NONCE,), counter=0, accepted=None, certain_s=0)
 
     def judge() -> None:

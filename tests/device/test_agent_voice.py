@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +12,7 @@ from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import LETTERS_MAX, Outbox, read_record
 from narrowboat_device.core.repeats import Repeats
 from narrowboat_protocol.states import State
-from tests.device.agent_kit import brought_to
+from tests.device.agent_kit import brought_to, letters
 from tests.support.fleet import MadeRelease
 from tests.support.gateway import Gateway
 
@@ -41,6 +42,19 @@ def test_an_ack_for_something_else_does_not_lose_a_terminal_report(gateway: Gate
     gateway.power_cycle()
     gateway.connect()
     assert gateway.report.pair == pair
+
+
+def test_an_old_ack_that_a_broker_kept_deletes_no_end_of_a_device_that_lost_its_state(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    brought_to(gateway, State.DOWNLOADING, release).assign()
+    pair = gateway.report.pair
+    gateway.acknowledge(pair, statement=hashlib.sha256(b"what it said under this pair in its life before").digest())
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.report.pair == pair
+    gateway.acknowledge(pair)
+    assert letters(gateway) == 0
 
 
 def test_no_two_documents_of_a_device_ever_share_a_pair(gateway: Gateway, release: MadeRelease) -> None:

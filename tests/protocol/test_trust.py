@@ -136,7 +136,7 @@ ROLES_OPENED: dict[str, tuple[RoleName, SignedModel, Callable[[Trust, bytes], ob
     ),
     "an Ack": (
         RoleName.BRIDGE,
-        Ack(device="gw-1", pair=(1, 1), challenge=bytes(16)),
+        Ack(device="gw-1", pair=(1, 1), challenge=bytes(16), statement=bytes(32)),
         lambda trust, data: trust.open_ack(data, "gw-1"),
     ),
     "a reply": (RoleName.BRIDGE, Reply(request_id=bytes(16)), lambda trust, data: trust.open_reply(data)),
@@ -315,7 +315,7 @@ def test_an_assignment_counts_in_its_time_on_its_device_and_under_its_root(
 
 
 def test_an_ack_counts_for_its_device_and_from_a_bridge_key_only(fleet: FleetKit) -> None:
-    ack = Ack(device="gw-1", pair=(3, 4), challenge=bytes(16))
+    ack = Ack(device="gw-1", pair=(3, 4), challenge=bytes(16), statement=bytes(32))
     good = sign_model(ack, fleet.fleet_id, [fleet.bridge])
     assert fleet.trust().open_ack(good, "gw-1") == ack
     with pytest.raises(TrustError) as caught:

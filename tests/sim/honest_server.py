@@ -140,7 +140,8 @@ class HonestServer:
         if not self.acks:
             return
         self.knowledge.acked.add(pair)
-        ack = Ack(device=self._device, pair=pair, challenge=hashlib.sha256(payload).digest()[:16])
+        statement = hashlib.sha256(SignedDocument.decode(payload).content).digest()
+        ack = Ack(device=self._device, pair=pair, challenge=statement[:16], statement=statement)
         signed = sign_model(ack, self._fleet.fleet_id, [self._fleet.bridge])
         self._soon(lambda: self._tell(AckArrived(signed)))
 

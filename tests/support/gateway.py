@@ -163,8 +163,12 @@ class Gateway:
         signed = self.fleet.assignment(self.device.name, *releases, **fields)  # type: ignore[arg-type]  # fields by name
         return Delivery(assignment=signed, envelopes=tuple(release.envelope for release in releases)).encode()
 
-    def acknowledge(self, pair: tuple[int, int]) -> None:
-        ack = Ack(device=self.device.name, pair=pair, challenge=bytes(16))
+    def acknowledge(self, pair: tuple[int, int], statement: bytes | None = None) -> None:
+        """A bridge has stored what was said under `pair`; `statement` says that it was something else."""
+        said: list[Hello | Report] = [*self.hellos, *self.reports]
+        content = next((item.encode() for item in said if item.pair == pair), b"")
+        digest = statement or hashlib.sha256(content).digest()
+        ack = Ack(device=self.device.name, pair=pair, challenge=bytes(16), statement=digest)
         self.give(ev.AckArrived(sign_model(ack, self.fleet.fleet_id, [self.fleet.bridge])))
 
     def pass_time(self, seconds: float) -> None:

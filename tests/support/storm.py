@@ -346,5 +346,6 @@ class Storm(Gateway):
         if not self.link_up or self.rng.random() < 0.2:
             return
         self.bridge.hear(document)
-        ack = Ack(device=self.device.name, pair=document.pair, challenge=hashlib.sha256(content).digest()[:16])
+        digest = hashlib.sha256(content).digest()
+        ack = Ack(device=self.device.name, pair=document.pair, challenge=digest[:16], statement=digest)
         self.inbound.append(ev.AckArrived(sign_model(ack, self.fleet.fleet_id, [self.fleet.bridge])))

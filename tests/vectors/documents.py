@@ -145,7 +145,11 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("hello of a new device", HELLO.model_copy(update={"challenge": None, "last_end": None}), DEVICE),
     ("report with a hold", REPORT, DEVICE),
     ("terminal report", FAILED, DEVICE),
-    ("ack", doc.Ack(device="gw-1", pair=(12, 9), challenge=seeded("challenge", 16)), ROLES[doc.RoleName.BRIDGE]),
+    (
+        "ack",
+        doc.Ack(device="gw-1", pair=(12, 9), challenge=seeded("challenge", 16), statement=seeded("statement", 32)),
+        ROLES[doc.RoleName.BRIDGE],
+    ),
     ("reply with a result", REPLY, ROLES[doc.RoleName.BRIDGE]),
     (
         "reply with a refusal",

@@ -80,10 +80,11 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Send a signed Ack: everything up to `pair` is stored."""
+    """Send a signed Ack: what was said under `pair`, whose digest is `statement`, is stored."""
 
     device: str
     pair: BootPair
+    statement: bytes
     challenge: bytes
 
 

@@ -42,7 +42,8 @@ class Devices:
         if device is None:
             return
         overtaken = event.hello.pair < device.hello.pair
-        self._acknowledge(device, device.pair if overtaken else event.hello.pair, event.challenge, turn)
+        said = device.recent[-1] if overtaken else (event.hello.pair, digest_of(event.content))
+        self._acknowledge(device, said, event.challenge, turn)
         turn.say(Emit(EventKind.DEVICE_SEEN, device=device.name, release=device.running_release))
         self._note_acceptance(device, turn)
         self._reconsider_success(device, now, turn)
@@ -66,7 +67,7 @@ class Devices:
             case Standing.CLONE:
                 self._changes.alarm(device, "a report under a pair that was used before", now, turn)
             case Standing.DUPLICATE:
-                self._acknowledge(device, report.pair, event.challenge, turn)
+                self._acknowledge(device, (report.pair, digest), event.challenge, turn)
             case Standing.NEW | Standing.LATE:
                 turn.write(StoreReport(device.name, device.reports_stored, now.wall_s, event.content))
                 device = replace(
@@ -74,7 +75,7 @@ class Devices:
                     reports_stored=device.reports_stored + 1,
                     accepted_counter=self._accepted_counter(device, report),
                 )
-                self._acknowledge(device, report.pair, event.challenge, turn)
+                self._acknowledge(device, (report.pair, digest), event.challenge, turn)
                 self._note_acceptance(device, turn)
                 self._move_attempt(device, report, now, turn)
 
@@ -129,10 +130,11 @@ class Devices:
             self._ledger.unheard.discard(known.name)
         return heard(with_hello(known, hello), hello.pair, digest, now.wall_s)
 
-    def _acknowledge(self, device: Device, pair: BootPair, challenge: bytes, turn: Turn) -> None:
+    def _acknowledge(self, device: Device, said: tuple[BootPair, bytes], challenge: bytes, turn: Turn) -> None:
         """Store the device and say so. Whoever answers the challenge was told of the highest pair in the record."""
+        pair, statement = said
         self._changes.put_device(replace(device, challenge=challenge), turn)
-        turn.say(Acknowledge(device.name, pair, challenge))
+        turn.say(Acknowledge(device.name, pair, statement, challenge))
 
     def _accepted_counter(self, device: Device, report: Report) -> int:
         """A report of our newest assignment, or one that parks it, shows that the device holds it."""

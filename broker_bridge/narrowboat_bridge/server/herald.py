@@ -31,7 +31,7 @@ class Herald:
         return self._event_sequence
 
     def ack(self, action: Acknowledge) -> bytes:
-        document = Ack(device=action.device, pair=action.pair, challenge=action.challenge)
+        document = Ack(device=action.device, pair=action.pair, challenge=action.challenge, statement=action.statement)
         return sign_model(document, self._fleet_id, [self._key])
 
     def event(self, action: Emit, now_s: int) -> bytes:

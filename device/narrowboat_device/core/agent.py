@@ -129,8 +129,7 @@ class Agent:
             case ev.DeliveryArrived(data):
                 return self._delivery_arrived(data, now)
             case ev.AckArrived(data):
-                ack = self._roots.trust.open_ack(data, self._settings.device)
-                return self._voice.acknowledged(ack.pair, ack.challenge, now)
+                return self._voice.acknowledged(self._roots.trust.open_ack(data, self._settings.device), now)
             case ev.BlockArrived():
                 return self._block_arrived(event, now)
             case ev.WireBytesCounted(total):

@@ -16,10 +16,11 @@ moment ago.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from narrowboat_protocol.cose import SignedDocument
-from narrowboat_protocol.documents import Hello, Hold, Report, SlotInfo, sign_model
+from narrowboat_protocol.documents import Ack, Hello, Hold, Report, SlotInfo, sign_model
 from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.states import State
@@ -48,7 +49,7 @@ class Voice:
         self._n = 0
         self._nonces: tuple[bytes, ...] = (random(NONCE_BYTES),)
         self._nonce_made_s: float | None = None
-        self._hello_pair: Pair | None = None
+        self._newest_hello: tuple[Pair, bytes] | None = None
         self._hello_is_due = True
         self._newest_report: tuple[Pair, bytes] | None = None
         self._repeats = Repeats(settings.repeat_s_min, settings.repeat_s_max, random)
@@ -145,20 +146,20 @@ class Voice:
         """Whether a report is to be said again anyway."""
         return self._newest_report is not None or bool(self._memory.outbox.letters)
 
-    def acknowledged(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
-        """A bridge stored the statement under `pair`. One above all of ours says that this device lost its state."""
-        memory = self._memory
+    def acknowledged(self, ack: Ack, now: Now) -> list[Action]:
+        """A bridge stored a statement. One above all of ours says that this device lost its state."""
+        memory, pair, challenge = self._memory, ack.pair, ack.challenge
         if pair[0] >= BOOT_NUMBER_MAX:
             raise TrustError(Reason.BAD_DOCUMENT, f"expected a boot number below {BOOT_NUMBER_MAX}, got more")
         if pair > (memory.trust.boot_number, self._n):
             self._n = 0
             return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]
         memory.trust = memory.trust.model_copy(update={"challenge": challenge})
-        answers_hello = self._hello_is_due and pair == self._hello_pair
+        answers_hello = self._hello_is_due and _answers(ack, self._newest_hello)
         self._hello_is_due = self._hello_is_due and not answers_hello
-        if self._newest_report is not None and self._newest_report[0] == pair:
+        if _answers(ack, self._newest_report):
             self._newest_report = None
-        rest = tuple(letter for letter in memory.outbox.letters if letter.pair != pair)
+        rest = tuple(letter for letter in memory.outbox.letters if not _answers(ack, (letter.pair, letter.report)))
         answers_letter = rest != memory.outbox.letters
         if not (self._hello_is_due or self._newest_report or rest):
             self._repeats.end()
@@ -197,11 +198,11 @@ class Voice:
     def _make_hello(self) -> bytes:
         assert self._boot is not None
         trust, attempt, settings = self._memory.trust, self._memory.journal.attempt, self._settings
-        self._hello_pair = self._next_pair()
+        pair = self._next_pair()
         self._hello_planned_s = None
         hello = Hello(
             device=settings.device,
-            pair=self._hello_pair,
+            pair=pair,
             nonce=self._nonces[-1],
             root_version=self.root_version,
             assignment_counter=trust.assignment_counter,
@@ -218,7 +219,9 @@ class Voice:
             challenge=trust.challenge,
             last_end=attempt.state if attempt is not None and not attempt.active else None,
         )
-        return sign_model(hello, trust.fleet_id, [self._signer])
+        data = sign_model(hello, trust.fleet_id, [self._signer])
+        self._newest_hello = (pair, data)
+        return data
 
     def _make_report(
         self, attempt: Attempt, hold: Hold | None, done_bytes: int, total_bytes: int, parked: int | None
@@ -243,6 +246,17 @@ class Voice:
             parked=parked,
         )
         return pair, sign_model(report, self._memory.trust.fleet_id, [self._signer])
+
+
+def _answers(ack: Ack, said: tuple[Pair, bytes] | None) -> bool:
+    """Whether an Ack is for this statement, and not for one under the same pair before this device lost its state."""
+    if said is None or said[0] != ack.pair:
+        return False
+    try:
+        content = SignedDocument.decode(said[1]).content
+    except NarrowboatError:
+        return False
+    return hashlib.sha256(content).digest() == ack.statement
 
 
 def _is_this_end(letter: Letter, attempt: Attempt) -> bool:

@@ -14,7 +14,11 @@ from .signed import SignedModel
 
 
 class Ack(SignedModel):
-    """The statement under `pair` is stored. Only this, not a PUBACK, lets a device forget a terminal report."""
+    """The statement under `pair` is stored. Only this, not a PUBACK, lets a device forget a terminal report.
+
+    A pair alone would not do: a device that lost its state uses its pairs once more, and whoever kept an old Ack of it
+    could have it forget what nobody heard.
+    """
 
     KIND: ClassVar[str] = "ack"
 
@@ -23,6 +27,8 @@ class Ack(SignedModel):
     """Of the hello or report that is answered; to a hello older than the newest one, the highest pair stored."""
     challenge: Nonce = key(3)
     """Made anew for each Ack; the next hello answers it."""
+    statement: Digest = key(4)
+    """SHA-256 of the content, without signatures, that is stored under the pair."""
 
 
 class Reply(SignedModel):
