@@ -32,19 +32,21 @@ from .boot.file import FileBootControl
 from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .core import Agent
-from .core.actions import Record
+from .core.actions import Record, UseBroker
 from .core.events import BootStatus, Started
 from .core.judge import committed_slot
-from .core.memory import Journal, read_record
+from .core.memory import Journal, TrustRecord, read_record
+from .core.roots import broker_of, stored_trust
 from .core.settings import Settings, SlotSettings
 from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .files import read_bounded
 from .hooks import HookRunner, hook_commands
 from .inbox import Inbox
-from .link import Endpoint, Link, tls_context
+from .link import Link
 from .loop import Machine, NoLink, Publisher, Worker, read_clocks
 from .records import RecordFile, record_bytes_max, record_path
+from .rendezvous import Endpoint, Papers, Rendezvous
 from .slots import SlotFile
 from .status import StatusFile, status_path
 from .workers import Jobs, Workers
@@ -100,9 +102,11 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         workers = Workers(Jobs(disk, storage.slots, hooks, inbox), inbox)
         stack.callback(workers.close)
         stack.callback(hooks.close)
-        link = _open_link(config, limits, inbox, stack) if with_link else NoLink()
+        first_root = read_root(disk, config, limits)
+        known = _known_broker(first_root, storage.started.records[Record.TRUST], limits)
+        link = _open_link(config, limits, inbox, stack, known) if with_link else NoLink()
         warn_of_missing(available_codecs())
-        settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
+        settings = settings_of(config, certificate, first_root, storage.slots)
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
         reboot = _rebooter(config.boot.reboot_command if with_link else None)
@@ -272,19 +276,34 @@ def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Ma
     )
 
 
-def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack) -> Publisher:
+def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack, known: UseBroker) -> Publisher:
     broker = config.broker
+    papers = Papers(broker.server_ca, broker.certificate, broker.key)
     endpoint = Endpoint(
         host=broker.host,
         port=broker.port,
         device=config.gateway.name,
-        tls=tls_context(broker.server_ca, broker.certificate, broker.key),
+        tls=papers.context(),
         keepalive_s=broker.keepalive_s,
     )
-    link = Link(endpoint, inbox, limits, lambda: read_clocks().monotonic_s)
+    rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, _monotonic_s)
+    rendezvous.use(known)
+    link = Link(rendezvous, inbox, limits, _monotonic_s)
     stack.callback(link.close)
     link.start()
     return link
+
+
+def _monotonic_s() -> float:
+    return read_clocks().monotonic_s
+
+
+def _known_broker(first_root: bytes, record: bytes | None, limits: Limits) -> UseBroker:
+    """What the newest root that was stored says of the broker."""
+    first = Trust(first_root, limits=limits)
+    stored = read_record(TrustRecord, record)
+    trust = None if stored is None else stored_trust(stored, first.fleet_id, limits)
+    return broker_of((trust or first).root, first.root)
 
 
 def _facts(config: Config, status: BootStatus) -> dict[str, str]:

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from narrowboat_protocol.documents.root import RootUrl
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
@@ -136,6 +137,14 @@ class HooksConfig(_Section):
     retry_s: Seconds = Field(default=300.0, description="when to ask again after 'not now'")
 
 
+class TrustConfig(_Section):
+    """Where newer roots may lie when no broker can be trusted any more."""
+
+    root_urls: tuple[RootUrl, ...] = Field(
+        default=(), strict=False, max_length=4, description="a list of folders on the web with N.root files in them"
+    )
+
+
 class InstallConfig(_Section):
     """Installing from a file on this machine."""
 
@@ -159,6 +168,7 @@ class Config(_Section):
     health: HealthConfig = HealthConfig()
     hooks: HooksConfig = HooksConfig()
     install: InstallConfig = InstallConfig()
+    trust: TrustConfig = TrustConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")

@@ -33,8 +33,6 @@ import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
@@ -46,10 +44,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
-from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, device_subscriptions, device_topic
 
+from .core.actions import UseBroker
 from .core.events import (
     AckArrived,
     BlockArrived,
@@ -61,6 +59,7 @@ from .core.events import (
     WireBytesCounted,
 )
 from .inbox import Inbox
+from .rendezvous import Rendezvous
 
 _WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 _REFUSED_WAIT_S_MIN = 30.0
@@ -79,33 +78,6 @@ _TCP_INFO_BYTES_RECEIVED = 128
 _UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Whom to connect to, and as whom."""
-
-    host: str
-    port: int
-    device: str
-    tls: ssl.SSLContext
-    keepalive_s: int
-
-
-def tls_context(server_ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
-    """Mutual TLS, 1.2 or newer, against one CA and the host's name. Raises `UsageError`."""
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(server_ca)
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            Reason.BAD_CONFIG,
-            f"[broker] server_ca, certificate, key: expected PEM files that fit together: {type(error).__name__}: "
-            f"{error.strerror}",
-        ) from None
-    return context
 
 
 def reconnect_wait_s(attempt: int, was_refused: bool) -> float:  # noqa: FBT001  # one of two values that are handed on
@@ -181,13 +153,14 @@ class Link:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        rendezvous: Rendezvous,
         inbox: Inbox,
         limits: Limits,
         monotonic_s: Callable[[], float],
         wait_s: Callable[[int, bool], float] = reconnect_wait_s,
     ) -> None:
-        self._endpoint = endpoint
+        self._rendezvous = rendezvous
+        self._endpoint = rendezvous.endpoint()
         self._inbox = inbox
         self._monotonic_s = monotonic_s
         self._wait_s = wait_s
@@ -195,15 +168,16 @@ class Link:
         self._closing = Flag()
         self._meter = _Meter()
         self._packet_bytes_max = limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
-        endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter)
+        self._endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter)
         self._told_bytes = 0
         self._carried_data = False
         self._was_refused = False
-        self._data_topic = device_topic(endpoint.device, Channel.DATA)
+        device = self._endpoint.device
+        self._data_topic = device_topic(device, Channel.DATA)
         self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived | RootChainArrived]] = {
-            device_topic(endpoint.device, Channel.ASSIGN): DeliveryArrived,
-            device_topic(endpoint.device, Channel.ACK): AckArrived,
-            device_topic(endpoint.device, Channel.ROOT): RootChainArrived,
+            device_topic(device, Channel.ASSIGN): DeliveryArrived,
+            device_topic(device, Channel.ACK): AckArrived,
+            device_topic(device, Channel.ROOT): RootChainArrived,
         }
         self._thread = Thread(target=self._run, name="link", daemon=True)
 
@@ -215,6 +189,10 @@ class Link:
         client = self._client
         if client is not None:
             client.publish(device_topic(self._endpoint.device, channel), payload, qos)
+
+    def use_broker(self, broker: UseBroker) -> None:
+        """Connect as the newest root says from the next connection on."""
+        self._rendezvous.use(broker)
 
     def close(self) -> None:
         """Say goodbye, if there is somebody to say it to, and end the thread."""
@@ -238,6 +216,7 @@ class Link:
 
     def _hold_connection(self) -> None:
         """Connect, and drive the connection until it ends."""
+        self._endpoint = self._rendezvous.endpoint()
         client = self._new_client()
         try:
             client.connect(
@@ -251,7 +230,11 @@ class Link:
             self._was_refused = isinstance(error, ssl.SSLCertVerificationError)
             _log.info("no connection to %s: %s", self._endpoint.host, error.strerror or type(error).__name__)
             self._tell_count()
+            chain = self._rendezvous.failed(error)
+            if chain is not None:
+                self._inbox.put_from_peer(RootChainArrived(chain.encode()))
             return
+        self._rendezvous.connected()
         client.subscribe([(topic, 0 if topic == self._data_topic else 1) for topic in self._topics()])
         self._client = client
         self._inbox.put(LinkOpened())

@@ -64,6 +64,10 @@ class Publisher(Protocol):
         """Send a message if the link is up."""
         ...
 
+    def use_broker(self, broker: act.UseBroker) -> None:
+        """Connect as the newest root says from the next connection on."""
+        ...
+
 
 class Worker(Protocol):
     """Whoever does what may block."""
@@ -78,6 +82,9 @@ class NoLink:
 
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         """Send nothing."""
+
+    def use_broker(self, broker: act.UseBroker) -> None:
+        """Connect to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,8 @@ class Shell:
                 self._inbox.put(SlotCommitted(slot))
             case act.RestoreBoot(slot):
                 machine.boot.restore(slot)
+            case act.UseBroker():
+                machine.link.use_broker(action)
             case act.Reboot():
                 machine.reboot()
             case act.ShowStatus():

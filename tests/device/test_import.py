@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from narrowboat_device.verify import trusted_root
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from tests.device.kit import DISK, GatewayFolder, make_gateway
 from tests.support.fleet import FleetKit
+from tests.support.web import serving, serving_folder
 
 
 @pytest.fixture
@@ -37,11 +35,6 @@ def version_of(gateway: GatewayFolder) -> int:
     return trusted_root(DISK, gateway.config, DEFAULT_LIMITS).root.version
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 class Endless(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -55,19 +48,6 @@ class Endless(BaseHTTPRequestHandler):
 class Broken(Endless):
     def do_GET(self) -> None:
         self.send_error(500)
-
-
-@contextmanager
-def serving(handler: object) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_folder_is_walked_as_far_as_there_are_roots(gateway: GatewayFolder, tmp_path: Path) -> None:
@@ -86,7 +66,7 @@ def test_a_file_is_one_step_and_no_longer_one(gateway: GatewayFolder, tmp_path: 
 
 def test_a_plain_web_server_is_as_good_as_a_folder(gateway: GatewayFolder, tmp_path: Path) -> None:
     roots = shelf(tmp_path / "roots", gateway.fleet.root_chain(6))
-    with serving(partial(Quiet, directory=str(roots))) as url:
+    with serving_folder(roots) as url:
         assert main(gateway.arguments("import", f"{url}2.root")) == 0
         assert version_of(gateway) == 2
         assert main(gateway.arguments("import", url)) == 0
@@ -95,7 +75,9 @@ def test_a_plain_web_server_is_as_good_as_a_folder(gateway: GatewayFolder, tmp_p
 
 
 @pytest.mark.parametrize("handler", [Endless, Broken])
-def test_a_web_server_that_answers_with_something_else_changes_nothing(gateway: GatewayFolder, handler: object) -> None:
+def test_a_web_server_that_answers_with_something_else_changes_nothing(
+    gateway: GatewayFolder, handler: Callable[..., BaseHTTPRequestHandler]
+) -> None:
     with serving(handler) as url:
         assert main(gateway.arguments("import", url)) == 1
     assert version_of(gateway) == 1

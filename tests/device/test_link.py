@@ -18,7 +18,9 @@ import pytest
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.events import Event
 from narrowboat_device.inbox import Inbox
-from narrowboat_device.link import Endpoint, Link, reconnect_wait_s, tls_context
+from narrowboat_device.link import Link, reconnect_wait_s
+from narrowboat_device.rendezvous import Endpoint, Rendezvous
+from narrowboat_device.rendezvous import Papers as DevicePapers
 from narrowboat_protocol.errors import UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, MIB
 from narrowboat_protocol.topics import Channel
@@ -53,6 +55,7 @@ class Rig:
     inbox: Inbox
     waits: list[tuple[int, bool]]
     connections_max: int = 1
+    root_urls: tuple[str, ...] = ()
 
     @contextmanager
     def linked(self, *scripts: Script, server: Papers | None = None) -> Iterator[Link]:
@@ -68,9 +71,11 @@ class Rig:
         broker.check()
 
     def link_to(self, port: int) -> Link:
-        tls = tls_context(self.authority.path, self.device.certificate, self.device.key)
-        endpoint = Endpoint("127.0.0.1", port, DEVICE, tls, keepalive_s=KEEPALIVE_S)
-        return Link(endpoint, self.inbox, DEFAULT_LIMITS, itertools.count(0.0, 0.5).__next__, self._wait_s)
+        papers = DevicePapers(self.authority.path, self.device.certificate, self.device.key)
+        endpoint = Endpoint("127.0.0.1", port, DEVICE, papers.context(), keepalive_s=KEEPALIVE_S)
+        monotonic_s = itertools.count(0.0, 0.5).__next__
+        rendezvous = Rendezvous(endpoint, papers, self.root_urls, DEFAULT_LIMITS, monotonic_s, lambda _: 0.0)
+        return Link(rendezvous, self.inbox, DEFAULT_LIMITS, monotonic_s, self._wait_s)
 
     def _wait_s(self, attempt: int, was_refused: bool) -> float:
         """Connect again at once, as long as the broker has another script; then not before the link is closed."""
@@ -340,4 +345,4 @@ def test_papers_that_do_not_fit_are_told_before_connecting(rig: Rig, tmp_path: P
     papers = {"server_ca": rig.authority.path, "certificate": rig.device.certificate, "key": rig.device.key}
     papers |= {"key": rig.server.key} if missing == "fit" else {missing: absent}
     with pytest.raises(UsageError, match="server_ca, certificate, key"):
-        tls_context(papers["server_ca"], papers["certificate"], papers["key"])
+        DevicePapers(papers["server_ca"], papers["certificate"], papers["key"]).context()

@@ -69,9 +69,13 @@ class RecordingLink:
     """Keeps what is published."""
 
     published: list[tuple[Channel, bytes, int]] = field(default_factory=list)
+    brokers: list[act.UseBroker] = field(default_factory=list)
 
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         self.published.append((channel, payload, qos))
+
+    def use_broker(self, broker: act.UseBroker) -> None:
+        self.brokers.append(broker)
 
 
 class Clocks:

@@ -35,10 +35,10 @@ from narrowboat_device.core import actions as act
 from narrowboat_device.core import events as ev
 from narrowboat_device.core.actions import Action, Record
 from narrowboat_device.inbox import Inbox
-from narrowboat_device.link import tls_context
 from narrowboat_device.loop import Core, Shell
 from narrowboat_device.records import record_path
 from narrowboat_device.release_file import ReleaseFile
+from narrowboat_device.rendezvous import Papers
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Hello
 from narrowboat_protocol.errors import NarrowboatError, UsageError
@@ -270,7 +270,7 @@ def _start(station: Station, warnings: list[str]) -> Start:
     """Start the agent as `run` does, connect, and perform nothing."""
     try:
         config = station.config
-        tls_context(config.broker.server_ca, config.broker.certificate, config.broker.key)
+        Papers(config.broker.server_ca, config.broker.certificate, config.broker.key).context()
         with open_gateway(DISK, config, LIMITS, with_link=False) as gateway:
             actions = [*gateway.agent.handle(gateway.started, _NOW), *gateway.agent.handle(ev.LinkOpened(), _NOW)]
     except NarrowboatError as error:

@@ -34,7 +34,7 @@ from narrowboat_device.boot.loader import power_on
 from narrowboat_device.boot.state import read_state, write_state
 from narrowboat_device.certificate import Certificate
 from narrowboat_device.core import Agent
-from narrowboat_device.core.actions import Hook
+from narrowboat_device.core.actions import Hook, UseBroker
 from narrowboat_device.core.events import Event, HookFinished
 from narrowboat_device.loop import Ending, Shell
 from narrowboat_device.workers import Jobs
@@ -298,6 +298,9 @@ class SimGateway:
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         self.observer.published(channel, payload)
         self._link.publish(channel, payload, qos)
+
+    def use_broker(self, broker: UseBroker) -> None:
+        """The simulated network has one broker, and no TLS."""
 
     def run(self, hook: Hook, token: int, /) -> HookFinished:
         outcome = self.behaviour.hook(hook)

@@ -147,6 +147,18 @@ class RunHook:
 
 
 @dataclass(frozen=True, slots=True)
+class UseBroker:
+    """Connect as the newest root says from the next connection on. What is empty is as the configuration says."""
+
+    root_version: int
+    anchors: tuple[bytes, ...] = ()
+    """CAs of the broker's certificate, DER."""
+    addresses: tuple[tuple[str, int], ...] = ()
+    root_urls: tuple[str, ...] = ()
+    """Where newer roots may lie."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reboot:
     """Restart the system. Nothing follows."""
 
@@ -187,6 +199,7 @@ Action = (
     | CommitSlot
     | RestoreBoot
     | RunHook
+    | UseBroker
     | Reboot
     | ShowStatus
     | Log

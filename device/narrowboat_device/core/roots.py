@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from narrowboat_protocol.documents import RoleName, RootChain
+from narrowboat_protocol.documents import RoleName, Root, RootChain
 from narrowboat_protocol.errors import NarrowboatError, Reason
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.trust import Trust
 
-from .actions import Action, Log, Record, Save
+from .actions import Action, Log, Record, Save, UseBroker
 from .events import Now
 from .memory import Memory, TrustRecord
 from .settings import Settings
@@ -31,6 +31,7 @@ class Roots:
 
     def __init__(self, settings: Settings, trust: Trust, memory: Memory, voice: Voice, limits: Limits) -> None:
         self.trust = trust
+        self._first = trust.root
         self._settings = settings
         self._memory = memory
         self._voice = voice
@@ -55,6 +56,10 @@ class Roots:
         if believed is not None:
             return []
         return [Log("trust: expected a root of this fleet, found another; going on from the first one", warning=True)]
+
+    def broker(self) -> UseBroker:
+        """Whom to connect to under the root that is trusted now."""
+        return broker_of(self.trust.root, self._first)
 
     def arrived(self, data: bytes, now: Now, *, retained: bool) -> list[Action]:
         """A root came alone. One that a bridge publishes now, and that is known, says that it has just started."""
@@ -99,7 +104,7 @@ class Roots:
         """Go one version on. Nothing, if this one is not newer."""
         step = take_step(self.trust, self._memory, self._settings.built_at_s, data)
         self._voice.root_version = self.trust.root.version
-        return step
+        return [*step, self.broker()] if step else []
 
 
 def take_step(trust: Trust, memory: Memory, built_at_s: int, data: bytes) -> list[Action]:
@@ -111,6 +116,19 @@ def take_step(trust: Trust, memory: Memory, built_at_s: int, data: bytes) -> lis
     if trust.root.role(RoleName.DIRECTOR).kids != director.kids:
         changes |= {"assignment": None, "assignment_counter": 0, "time_floor": built_at_s}
     return [memory.save_trust(**changes), Log(f"root version {trust.root.version} accepted")]
+
+
+def broker_of(root: Root, first: Root) -> UseBroker:
+    """What a root says of the broker that the first one did not. The configuration of a gateway belongs to the first:
+    it may well name another way to the same broker, and stays in force until the owner says something new.
+    """
+    addresses = root.broker_addresses if root.broker_addresses != first.broker_addresses else ()
+    return UseBroker(
+        root_version=root.version,
+        anchors=root.broker_anchors if root.broker_anchors != first.broker_anchors else (),
+        addresses=tuple((address.host, address.port) for address in addresses),
+        root_urls=root.root_urls,
+    )
 
 
 def stored_trust(stored: TrustRecord, fleet_id: bytes, limits: Limits) -> Trust | None:
