@@ -21,8 +21,9 @@ from narrowboat_bridge.cli.pki import save_operators
 from narrowboat_bridge.server.config import load_config as load_bridge_config
 from narrowboat_bridge.server.config import load_key as load_bridge_key
 from narrowboat_device.config import load_config as load_device_config
-from narrowboat_protocol.documents import OperatorRole, Operators, RoleName
+from narrowboat_protocol.documents import OperatorRole, Operators, RoleName, Scope
 from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.trust import Trust
 from tests.bridge.cli_kit import make_image, run
 
@@ -436,3 +437,45 @@ def test_the_readme_names_what_its_commands_make_whoever_types_them(
             assert outcome.status == 0, outcome.err
     (operator,) = (line.partition("$PWD/")[2] for line in lines if line.startswith("export NARROWBOAT_OPERATOR="))
     OperatorToml.load(tmp_path / operator / "operator.toml")
+
+
+def test_an_operator_gets_a_scope_and_keeps_it_until_it_gets_another(fleet: Made) -> None:
+    issue = ("pki", "issue", "operator", "eve", "--fleet", fleet.path)
+    typed = ("--scope", "prefix=berlin-", "--scope", "device=berlin-2", "--scope", "device=berlin-1")
+    assert run(*issue, *typed, "--scope", "class=gateway-a", "--scope", "component=rootfs").status == 0
+    assert run(*issue).status == 0
+    eve = fleet.operators("bridge").find("eve")
+    assert eve is not None
+    hardware = class_id(vendor_id("example.com"), "gateway-a")
+    assert eve.scope == Scope(
+        name_prefix="berlin-", devices=("berlin-1", "berlin-2"), class_ids=(hardware.bytes,), component="rootfs"
+    )
+    listed = run("operator", "list", "--fleet", fleet.path).out
+    assert f"prefix=berlin- device=berlin-1 device=berlin-2 class={hardware} component=rootfs" in listed
+    assert run(*issue, "--scope", "all").status == 0
+    eve = fleet.operators("bridge").find("eve")
+    assert eve is not None
+    assert eve.scope is None
+
+
+@pytest.mark.parametrize(
+    "scopes", [["town=berlin"], ["berlin-"], ["prefix="], ["prefix=a", "prefix=b"], ["all", "device=a"]]
+)
+def test_a_scope_that_means_nothing_is_refused_before_anything_is_made(fleet: Made, scopes: list[str]) -> None:
+    typed = [word for scope in scopes for word in ("--scope", scope)]
+    assert run("pki", "issue", "operator", "eve", "--fleet", fleet.path, *typed).status == 2
+    assert fleet.operators().version == 1
+    assert not (fleet.path / "operators" / "eve").exists()
+
+
+def test_a_revoked_operator_is_no_longer_heard_and_the_last_one_stays(fleet: Made) -> None:
+    run("pki", "issue", "operator", "bob", "--fleet", fleet.path)
+    assert run("operator", "revoke", "bob", "--fleet", fleet.path).status == 0
+    for place in ("root", "bridge"):
+        document = fleet.operators(place)
+        assert (document.version, [operator.name for operator in document.operators]) == (3, ["alice"])
+    for name, complaint in (("bob", "expected an operator of this fleet"), ("alice", "the only operator")):
+        outcome = run("operator", "revoke", name, "--fleet", fleet.path)
+        assert outcome.status != 0
+        assert complaint in outcome.error_line
+    assert fleet.operators().version == 3

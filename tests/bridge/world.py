@@ -31,6 +31,7 @@ from narrowboat_protocol.documents import (
     PayloadReference,
     Report,
     Request,
+    Scope,
     SlotInfo,
 )
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
@@ -160,8 +161,8 @@ class World:
         report = Report.model_validate(fields | changes)
         return self.feed(ReportArrived(report, report.encode(), self.challenge()))
 
-    def command(self, request: Request, operator: str = "anna") -> list[Action]:
-        return self.feed(CommandAccepted(operator, self.request_id(), request))
+    def command(self, request: Request, operator: str = "anna", scope: Scope | None = None) -> list[Action]:
+        return self.feed(CommandAccepted(operator, scope, self.request_id(), request))
 
     def start(self, name: str = "c1", about: int = 1, devices: Sequence[str] | None = ("gw-1",)) -> list[Action]:
         """Start a campaign and let everything that it makes due happen."""

@@ -286,3 +286,24 @@ def test_clients_find_a_killed_broker_where_it_was_and_sigkill_is_noticed_at_onc
         broker.start()
         with MqttClient(gateway.tls(), broker.port(Listener.DEVICE)) as client:
             assert client.connect() == SUCCESS
+
+
+def test_an_operator_who_is_denied_the_events_hears_none_and_keeps_its_replies(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    access_list = broker.home / "acl" / "staff.acl"
+    access_list.write_text(access_list.read_text() + "\nuser ann\ntopic deny nb/event\n")
+    with ExitStack() as stack:
+        stack.enter_context(broker)
+
+        def enter(listener: Listener, name: str) -> MqttClient:
+            client = stack.enter_context(MqttClient(broker.issue(listener, name).tls(), broker.port(listener)))
+            assert client.connect() == SUCCESS
+            return client
+
+        ann, bob, bridge = enter(Listener.STAFF, "ann"), enter(Listener.STAFF, "bob"), enter(Listener.BRIDGE, "b")
+        for client, name in ((ann, "ann"), (bob, "bob")):
+            client.subscribe("nb/event", f"nb/o/{name}/reply")
+        for topic in ("nb/event", "nb/o/ann/reply", "nb/o/bob/reply"):
+            bridge.publish(topic, b"said")
+        assert ann.next_message() == ("nb/o/ann/reply", b"said")
+        assert bob.next_message() == ("nb/event", b"said")

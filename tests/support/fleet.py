@@ -37,6 +37,7 @@ from narrowboat_protocol.documents import (
     Role,
     RoleName,
     Root,
+    Scope,
     SlotInfo,
     Target,
     sign_model,
@@ -139,9 +140,10 @@ class OperatorKit:
     key: PrivateKey
     role: OperatorRole
     fleet_id: bytes
+    scope: Scope | None = None
 
     def entry(self) -> Operator:
-        return Operator(name=self.name, cose_key=self.key.public.to_cbor(), role=self.role)
+        return Operator(name=self.name, cose_key=self.key.public.to_cbor(), role=self.role, scope=self.scope)
 
     def command(
         self,
@@ -334,8 +336,10 @@ class FleetKit:
         certificate = (ca or self.device_ca).issue(name, key.public_key())
         return DeviceKit(name, PrivateKey(key), certificate, self.fleet_id)
 
-    def operator(self, name: str, role: OperatorRole = OperatorRole.OPERATOR) -> OperatorKit:
-        return OperatorKit(name, PrivateKey.generate(Algorithm.ED25519), role, self.fleet_id)
+    def operator(
+        self, name: str, role: OperatorRole = OperatorRole.OPERATOR, scope: Scope | None = None
+    ) -> OperatorKit:
+        return OperatorKit(name, PrivateKey.generate(Algorithm.ED25519), role, self.fleet_id, scope)
 
     def operators(self, *operators: OperatorKit, version: int = 1) -> bytes:
         """The signed document that lets these operators command."""

@@ -174,6 +174,17 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
                 doc.Operator(
                     name="grace", cose_key=p256_key("operator grace").public.to_cbor(), role=doc.OperatorRole.VIEWER
                 ),
+                doc.Operator(
+                    name="joan",
+                    cose_key=p256_key("operator joan").public.to_cbor(),
+                    role=doc.OperatorRole.OPERATOR,
+                    scope=doc.Scope(
+                        name_prefix="gw-",
+                        devices=("gw-1", "gw-2"),
+                        class_ids=(bytes(range(16)),),
+                        component="rootfs",
+                    ),
+                ),
             ),
         ),
         ROLES[doc.RoleName.ADMIN],

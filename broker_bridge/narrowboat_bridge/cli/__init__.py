@@ -32,6 +32,7 @@ COMMANDS = {
     "keys": ("keys", "create signing keys"),
     "root": ("root", "who may sign what in a fleet: show it, change it, sign it"),
     "pki": ("pki", "issue certificates to devices, operators and bridges"),
+    "operator": ("operator", "list and revoke the operators of a fleet"),
     "release": ("release", "build, sign, inspect, verify and push releases"),
     "campaign": ("campaign", "bring a release to devices, and watch it"),
     "device": ("device", "list and show devices"),

@@ -25,9 +25,12 @@ from .fleet_folder import FleetFolder
 from .identities import make_birth, make_bridge, make_device, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of
 from .output import print_result
+from .scopes import scope_of, scope_part
 from .typed import as_typed
 
 _REQUEST_BYTES_MAX = 16 * 1024
+NOTE_HERE = "let the bridge read the new operators.signed: send it SIGHUP, or start it again"
+NOTE_AWAY = "copy {file} to the bridge's folder, and send the bridge SIGHUP"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -50,6 +53,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "--role",
         choices=[role.value for role in OperatorRole],
         help="viewer: may look; operator: may steer as well (default: the role that it has; of a new one, operator)",
+    )
+    operator.add_argument(
+        "--scope",
+        metavar="KIND=NAME",
+        type=scope_part,
+        action="append",
+        help="the devices that it sees and steers: prefix=, device=, class= or component=; may be repeated, and a"
+        " device must fit each kind; or all (default: the scope that it has; of a new one, all)",
     )
     bridge = add_command(parties, "bridge", _issue_bridge, "issue a bridge's certificate")
     birth = add_command(
@@ -77,21 +88,20 @@ def _issue_device(arguments: argparse.Namespace) -> int:
 def _issue_operator(arguments: argparse.Namespace) -> int:
     fleet, passphrase = FleetFolder.open(arguments.fleet), passphrase_of(arguments)
     admins = fleet.admin_keys(passphrase)
+    asked = scope_of(arguments.scope, fleet.toml.vendor) if arguments.scope else None
     folder, key = make_operator(fleet, fleet.authority(Listener.STAFF, passphrase), arguments.name, _now_s())
     signed = read_bounded(fleet.operators_file, DEFAULT_LIMITS.document_bytes_max)
     known = fleet.trust().open_by_role(Operators, signed, RoleName.ADMIN)
     before = known.find(arguments.name)
     role = OperatorRole(arguments.role) if arguments.role else before.role if before else OperatorRole.OPERATOR
-    entry = Operator(name=arguments.name, cose_key=key.to_cbor(), role=role)
+    scope = asked if arguments.scope else before.scope if before else None
+    entry = Operator(name=arguments.name, cose_key=key.to_cbor(), role=role, scope=scope)
     if before == entry:
         give_to_bridge(fleet, signed)
         return _tell(arguments, folder, note=f"renewed; the operators document has this {role} already")
     others = [operator for operator in known.operators if operator.name != entry.name]
-    if save_operators(fleet, known.version + 1, [*others, entry], admins):
-        note = "let the bridge read the new operators.signed: send it SIGHUP, or start it again"
-    else:
-        note = f"copy {fleet.operators_file} to the bridge's folder, and send the bridge SIGHUP"
-    return _tell(arguments, folder, note)
+    here = save_operators(fleet, known.version + 1, [*others, entry], admins)
+    return _tell(arguments, folder, NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file))
 
 
 def _issue_bridge(arguments: argparse.Namespace) -> int:

@@ -86,7 +86,7 @@ class Campaigns:
             case ReportArrived():
                 self._devices.take_report(event, now, turn)
             case CommandAccepted():
-                outcome = self._operations.carry_out(event.request, event.operator, now, turn)
+                outcome = self._operations.carry_out(event, now, turn)
                 turn.say(Answer(event.operator, event.request_id, outcome))
             case ReleaseAdded():
                 outcome = self._operations.add_release(event, turn)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrowboat_protocol.documents import Assignment, Hello, Report, Request
+from narrowboat_protocol.documents import Assignment, Hello, Report, Request, Scope
 from narrowboat_protocol.keys import PublicKey
 
 from .records import Attempt, Campaign, Device, Release
@@ -59,9 +59,11 @@ class ReportArrived:
 
 @dataclass(frozen=True, slots=True)
 class CommandAccepted:
-    """An operator who may do so asks for something. `request_id` names the question in the answer."""
+    """An operator whose role allows it asks for something. `request_id` names the question in the answer."""
 
     operator: str
+    scope: Scope | None
+    """Other devices do not exist for this operator. None: all do."""
     request_id: bytes
     request: Request
 

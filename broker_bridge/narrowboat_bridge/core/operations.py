@@ -1,6 +1,7 @@
 """What operators ask for: releases, campaigns, and looks at the fleet.
 
-Whoever asks was authenticated and may ask; here it is decided whether the request makes sense. Every request
+Whoever asks was authenticated and has the role for it; here it is decided whether the request makes sense for what
+that operator sees (`sight`). Every request
 can be repeated without harm: a campaign that was started stays what it is, one that was aborted is aborted, a
 release that is there is there. A request that cannot be carried out is refused with what was expected.
 """
@@ -17,7 +18,6 @@ from narrowboat_protocol.documents import (
     DeviceList,
     DeviceShow,
     EventKind,
-    Request,
 )
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
@@ -25,8 +25,9 @@ from narrowboat_protocol.model import Document
 from . import views
 from .actions import Emit, Record, Refusal, StoreCampaign, StoreRelease, Turn
 from .changes import Changes
-from .events import Now, ReleaseAdded
+from .events import CommandAccepted, Now, ReleaseAdded
 from .records import Campaign, Ending, Release
+from .sight import Sight
 
 
 class Operations:
@@ -38,25 +39,26 @@ class Operations:
         self._releases_max = releases_max
         self._campaigns_max = campaigns_max
 
-    def carry_out(self, request: Request, operator: str, now: Now, turn: Turn) -> Document | Refusal:
+    def carry_out(self, command: CommandAccepted, now: Now, turn: Turn) -> Document | Refusal:
         """Do what is asked, or say why not. The result is the document that the verb promises."""
+        request, sight = command.request, Sight(self._ledger, command.operator, command.scope)
         match request:
             case DeviceList(after=after, limit=limit):
-                return views.device_page(self._ledger, after, limit)
+                return views.device_page(sight, after, limit)
             case DeviceShow(device=name):
-                device = self._ledger.devices.get(name)
+                device = sight.device(name)
                 return views.device_detail(self._ledger, device) if device else _unknown_device(name)
             case CampaignList():
-                return views.campaign_page(self._ledger)
+                return views.campaign_page(sight)
             case CampaignShow(campaign=name):
-                campaign = self._ledger.campaigns.get(name)
+                campaign = sight.campaign(name)
                 if campaign is None:
                     return _unknown_campaign(name)
-                return views.campaign_detail(self._ledger, campaign, request.after, request.limit)
+                return views.campaign_detail(sight, campaign, request.after, request.limit)
             case CampaignStart():
-                return self._start(request, operator, now, turn)
+                return self._start(request, sight, now, turn)
             case CampaignAbort(campaign=name):
-                return self._abort(name, now, turn)
+                return self._abort(name, sight, now, turn)
             case _:
                 return Refusal(Reason.BAD_USE, "expected a request about devices or campaigns, got another")
 
@@ -75,7 +77,7 @@ class Operations:
             )
         return views.taken_in(release)
 
-    def _start(self, request: CampaignStart, operator: str, now: Now, turn: Turn) -> Document | Refusal:
+    def _start(self, request: CampaignStart, sight: Sight, now: Now, turn: Turn) -> Document | Refusal:
         release = self._ledger.releases.get(request.release)
         if release is None:
             return Refusal(Reason.UNKNOWN_RELEASE, "expected a release that was pushed to this bridge; push it first")
@@ -87,35 +89,41 @@ class Operations:
             reboot_windows=request.reboot_windows,
             byte_budget=request.byte_budget,
             started_at=now.wall_s,
-            started_by=operator,
+            started_by=sight.operator,
         )
+        if wanted.devices is None and sight.scope is not None:
+            return Refusal(Reason.NOT_PERMITTED, "your scope is not the whole fleet; name the devices")
         known = self._ledger.campaigns.get(request.campaign)
         if known is not None:
-            return self._repeated(known, wanted)
-        refusal = self._unfit(wanted, release) or self._make_room(turn)
+            return self._repeated(known, wanted, sight)
+        refusal = self._unfit(wanted, release, sight) or self._make_room(turn)
         if refusal is not None:
             return refusal
         self._ledger.campaigns[wanted.name] = wanted
         turn.write(StoreCampaign(wanted))
-        turn.write(Record("campaign started", operator, {"campaign": wanted.name, "release": wanted.release.hex()}))
-        turn.say(Emit(EventKind.CAMPAIGN_STARTED, campaign=wanted.name, release=wanted.release, operator=operator))
+        turn.write(
+            Record("campaign started", sight.operator, {"campaign": wanted.name, "release": wanted.release.hex()})
+        )
+        turn.say(
+            Emit(EventKind.CAMPAIGN_STARTED, campaign=wanted.name, release=wanted.release, operator=sight.operator)
+        )
         for device in self._ledger.devices_for(wanted):
             self._changes.give(device, wanted, now, turn)
-        return views.campaign_summary(self._ledger, wanted, views.codec_warning(self._ledger, wanted))
+        return views.campaign_summary(sight, wanted, views.codec_warning(sight, wanted))
 
-    def _repeated(self, known: Campaign, wanted: Campaign) -> Document | Refusal:
+    def _repeated(self, known: Campaign, wanted: Campaign, sight: Sight) -> Document | Refusal:
         """A start under a name that is taken: the same start again is answered, another one is refused."""
         as_wanted = replace(
             known, serial=wanted.serial, started_at=wanted.started_at, started_by=wanted.started_by, ended=None
         )
-        if as_wanted != wanted:
+        if as_wanted != wanted or not sight.may_steer(known):
             return Refusal(Reason.CONFLICT, f"a campaign {known.name} with other content exists; choose another name")
-        return views.campaign_summary(self._ledger, known, views.codec_warning(self._ledger, known))
+        return views.campaign_summary(sight, known, views.codec_warning(sight, known))
 
-    def _unfit(self, campaign: Campaign, release: Release) -> Refusal | None:
+    def _unfit(self, campaign: Campaign, release: Release, sight: Sight) -> Refusal | None:
         """Why a listed device cannot take part. All are looked at before anything is changed."""
         for name in campaign.devices or ():
-            device = self._ledger.devices.get(name)
+            device = sight.device(name)
             if device is None:
                 return _unknown_device(name)
             if not release.is_for(device):
@@ -147,10 +155,12 @@ class Operations:
             attempt.settled for attempt in self._ledger.attempts_in(campaign.name)
         )
 
-    def _abort(self, name: str, now: Now, turn: Turn) -> Document | Refusal:
-        campaign = self._ledger.campaigns.get(name)
+    def _abort(self, name: str, sight: Sight, now: Now, turn: Turn) -> Document | Refusal:
+        campaign = sight.campaign(name)
         if campaign is None:
             return _unknown_campaign(name)
+        if not sight.may_steer(campaign):
+            return Refusal(Reason.NOT_PERMITTED, f"campaign {name} has devices outside of your scope")
         if campaign.ended is Ending.COMPLETED:
             return Refusal(Reason.CONFLICT, f"campaign {name} is completed; there is nothing left to abort")
         if campaign.ended is None:
@@ -159,7 +169,7 @@ class Operations:
                 if not attempt.has_end and not attempt.withdrawn:
                     self._changes.put_attempt(replace(attempt, withdrawn=True), turn)
                     self._changes.schedule.at(attempt.device, now.monotonic_s)
-        return views.campaign_summary(self._ledger, campaign)
+        return views.campaign_summary(sight, campaign)
 
 
 def _unknown_device(name: str) -> Refusal:

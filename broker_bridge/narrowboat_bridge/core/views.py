@@ -1,4 +1,4 @@
-"""What operators are shown, computed from the records when they ask.
+"""What an operator is shown, of what it sees (`sight`), computed from the records when they ask.
 
 Nothing here is counted along the way, so nothing can be counted wrongly: a summary is a function of the
 attempts. Pages are bounded by number and by size, since a reply is one message.
@@ -27,6 +27,7 @@ from narrowboat_protocol.payload import Codec
 
 from .ledger import Ledger
 from .records import Attempt, Campaign, Device, Release
+from .sight import Sight
 
 PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
@@ -59,12 +60,12 @@ def attempt_summary(attempt: Attempt) -> AttemptSummary:
     )
 
 
-def campaign_summary(ledger: Ledger, campaign: Campaign, warning: str | None = None) -> CampaignSummary:
-    attempts = list(ledger.attempts_in(campaign.name))
+def campaign_summary(sight: Sight, campaign: Campaign, warning: str | None = None) -> CampaignSummary:
+    attempts = sight.attempts_in(campaign)
     return CampaignSummary(
         name=campaign.name,
         release=campaign.release,
-        version=ledger.releases[campaign.release].version,
+        version=sight.ledger.releases[campaign.release].version,
         started_at=campaign.started_at,
         started_by=campaign.started_by,
         ended=campaign.ended,
@@ -74,14 +75,14 @@ def campaign_summary(ledger: Ledger, campaign: Campaign, warning: str | None = N
     )
 
 
-def codec_warning(ledger: Ledger, campaign: Campaign) -> str | None:
+def codec_warning(sight: Sight, campaign: Campaign) -> str | None:
     """Which devices of a running campaign said hello without a codec that its payload needs: they will fail."""
-    needed = ledger.releases[campaign.release].codecs
+    needed = sight.ledger.releases[campaign.release].codecs
     if campaign.ended is not None:
         return None
     lacking = {
         device.name: codecs
-        for device in ledger.devices_for(campaign)
+        for device in sight.devices_for(campaign)
         if (codecs := set(needed).difference(device.hello.codecs))
     }
     if not lacking:
@@ -102,18 +103,18 @@ def standing_word(attempt: Attempt) -> str:
     return WAITING if attempt.state is None else attempt.state.value
 
 
-def campaign_detail(ledger: Ledger, campaign: Campaign, after: str | None, limit: int) -> CampaignDetail:
-    ordered = sorted(ledger.attempts_in(campaign.name), key=lambda attempt: attempt.device)
+def campaign_detail(sight: Sight, campaign: Campaign, after: str | None, limit: int) -> CampaignDetail:
+    ordered = sorted(sight.attempts_in(campaign), key=lambda attempt: attempt.device)
     rest = [attempt for attempt in ordered if after is None or attempt.device > after]
     shown = _fitting(map(attempt_summary, rest[:limit]))
-    summary = campaign_summary(ledger, campaign, codec_warning(ledger, campaign))
+    summary = campaign_summary(sight, campaign, codec_warning(sight, campaign))
     return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest))
 
 
-def campaign_page(ledger: Ledger) -> CampaignPage:
+def campaign_page(sight: Sight) -> CampaignPage:
     """The newest campaigns, newest first."""
-    newest = list(reversed(ledger.campaigns.values()))[:_CAMPAIGNS_SHOWN_MAX]
-    return CampaignPage(campaigns=_fitting(campaign_summary(ledger, campaign) for campaign in newest))
+    newest = sight.campaigns()[::-1][:_CAMPAIGNS_SHOWN_MAX]
+    return CampaignPage(campaigns=_fitting(campaign_summary(sight, campaign) for campaign in newest))
 
 
 def device_summary(ledger: Ledger, device: Device) -> DeviceSummary:
@@ -130,9 +131,9 @@ def device_summary(ledger: Ledger, device: Device) -> DeviceSummary:
     )
 
 
-def device_page(ledger: Ledger, after: str | None, limit: int) -> DevicePage:
-    rest = sorted(name for name in ledger.devices if after is None or name > after)
-    shown = _fitting(device_summary(ledger, ledger.devices[name]) for name in rest[:limit])
+def device_page(sight: Sight, after: str | None, limit: int) -> DevicePage:
+    rest = [name for name in sight.names() if after is None or name > after]
+    shown = _fitting(device_summary(sight.ledger, sight.ledger.devices[name]) for name in rest[:limit])
     return DevicePage(devices=shown, more=len(shown) < len(rest))
 
 

@@ -29,10 +29,12 @@ from narrowboat_protocol.documents import (
     CampaignStart,
     Command,
     DeviceShow,
+    Operator,
     OperatorRole,
     Operators,
     Request,
     RoleName,
+    Scope,
     UploadBegin,
     UploadFinish,
     Verb,
@@ -54,6 +56,7 @@ class Accepted:
     """A request that shall be carried out."""
 
     operator: str
+    scope: Scope | None
     request_id: bytes
     verb: Verb
     request: Request
@@ -152,12 +155,12 @@ class OperatorDesk:
                 raise TrustError(Reason.CONFLICT, "expected a new request id, got one that another command had")
             return Repeated(name, seen.reply)
         _require_fresh(command, now_s)
-        self._require_role(name, command.verb)
+        operator = self._require_role(name, command.verb)
         request = command.request
         if len(self._seen) >= self._replays_max:
             raise TrustError(Reason.BUSY, f"expected at most {self._replays_max} commands in their time; wait a little")
         self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, request.STEERS, reply=None)
-        return Accepted(name, command.request_id, command.verb, request)
+        return Accepted(name, operator.scope, command.request_id, command.verb, request)
 
     def _is_new_refusal(self, digest: bytes) -> bool:
         if digest in self._refused:
@@ -168,16 +171,20 @@ class OperatorDesk:
         return True
 
     def _authenticate(self, name: str, signed: SignedDocument) -> None:
+        key = self._require_known(name).public_key
+        open_signed(Command, signed, fleet_id=self._trust.fleet_id, keys={key.kid: key})
+
+    def _require_known(self, name: str) -> Operator:
         operator = self._operators.find(name)
         if operator is None:
             raise TrustError(Reason.UNKNOWN_OPERATOR, f"expected an operator of this fleet, got {name}; add it first")
-        key = operator.public_key
-        open_signed(Command, signed, fleet_id=self._trust.fleet_id, keys={key.kid: key})
+        return operator
 
-    def _require_role(self, name: str, verb: Verb) -> None:
-        operator = self._operators.find(name)
-        if REQUESTS[verb].STEERS and (operator is None or operator.role is not OperatorRole.OPERATOR):
+    def _require_role(self, name: str, verb: Verb) -> Operator:
+        operator = self._require_known(name)
+        if REQUESTS[verb].STEERS and operator.role is not OperatorRole.OPERATOR:
             raise TrustError(Reason.NOT_PERMITTED, f"{name} may look and not steer; ask for the role of an operator")
+        return operator
 
     def _forget_expired(self, now_s: int) -> None:
         for key in [key for key, seen in self._seen.items() if seen.expires_at < now_s]:

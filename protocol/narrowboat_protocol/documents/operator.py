@@ -11,7 +11,7 @@ from ..errors import DocumentError
 from ..keys import PublicKey, public_key_from_cbor
 from ..model import AS_TUPLE, Document, as_enum, key, refusal
 from .director import Window
-from .fields import CoseKey, Counter, Digest, Name, Nonce, Seconds, Size, WireMap
+from .fields import CoseKey, Counter, Digest, Name, Nonce, Seconds, Size, Uuid, WireMap
 from .signed import SignedModel
 
 
@@ -22,12 +22,40 @@ class OperatorRole(StrEnum):
     OPERATOR = "operator"
 
 
+class Scope(Document):
+    """Which devices an operator sees and steers: those that fit everything that is said here.
+
+    A name is certified. Class and component are what the device says of itself in its hello.
+    """
+
+    name_prefix: Name | None = key(1, None)
+    devices: Annotated[tuple[Name, ...], AS_TUPLE] | None = key(2, None, min_length=1, max_length=256)
+    class_ids: Annotated[tuple[Uuid, ...], AS_TUPLE] | None = key(3, None, min_length=1, max_length=16)
+    component: Name | None = key(4, None)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise refusal("a scope must say something; leave it out for all devices")
+        return self
+
+    def covers(self, device: str, class_id: bytes, component: str) -> bool:
+        return (
+            (self.name_prefix is None or device.startswith(self.name_prefix))
+            and (self.devices is None or device in self.devices)
+            and (self.class_ids is None or class_id in self.class_ids)
+            and (self.component is None or component == self.component)
+        )
+
+
 class Operator(Document):
     """One person or program. The name is the common name of its certificate, so that topic and signature agree."""
 
     name: Name = key(1)
     cose_key: CoseKey = key(2)
     role: Annotated[OperatorRole, as_enum(OperatorRole)] = key(3)
+    scope: Scope | None = key(4, None)
+    """Absent means every device."""
 
     @model_validator(mode="after")
     def _readable_key(self) -> Self:

@@ -1,0 +1,84 @@
+"""`narrowboat operator`: who may command a fleet, from its folder and without its bridge.
+
+What is changed is the operators document, under a higher version and signed by admin keys. A bridge takes a new one
+without being started again, and never an older one. A revoked operator's certificate still lets it connect to the
+broker until that is revoked too; nothing that it says there is carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from narrowboat_protocol.documents import Operators, RoleName
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS
+
+from .arguments import Subparsers, add_command, add_group, name
+from .exits import ExitCode
+from .files import read_bounded
+from .fleet_folder import FleetFolder
+from .key_files import add_passphrase_arguments, passphrase_of
+from .output import print_json, print_result, table_lines
+from .pki import NOTE_AWAY, NOTE_HERE, save_operators
+from .scopes import scope_words
+
+_HEADINGS = ("OPERATOR", "ROLE", "SCOPE", "KEY")
+_KID_DIGITS = 16
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    commands = add_group(subparsers, "operator", "Who may command the fleet.")
+    listed = add_command(commands, "list", _list, "list the operators of a fleet folder")
+    revoke = add_command(commands, "revoke", _revoke, "let an operator command no more")
+    revoke.add_argument("name", metavar="NAME", type=name, help="the operator")
+    add_passphrase_arguments(revoke, "the fleet's admin keys")
+    for parser in (listed, revoke):
+        parser.add_argument(
+            "--fleet", metavar="FOLDER", type=Path, default=Path(), help="the fleet folder (default: the current one)"
+        )
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    document = _document(FleetFolder.open(arguments.fleet))
+    if arguments.json:
+        operators = [
+            {
+                "name": each.name,
+                "role": each.role.value,
+                "scope": scope_words(each.scope),
+                "key": each.public_key.kid.hex(),
+            }
+            for each in document.operators
+        ]
+        print_json({"version": document.version, "operators": operators})
+        return ExitCode.OK
+    rows = [
+        [each.name, each.role.value, " ".join(scope_words(each.scope)), each.public_key.kid.hex()[:_KID_DIGITS]]
+        for each in document.operators
+    ]
+    print("\n".join(table_lines(_HEADINGS, rows)))
+    return ExitCode.OK
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    fleet = FleetFolder.open(arguments.fleet)
+    admins = fleet.admin_keys(passphrase_of(arguments))
+    known = _document(fleet)
+    others = [each for each in known.operators if each.name != arguments.name]
+    if len(others) == len(known.operators):
+        raise UsageError(
+            Reason.UNKNOWN_OPERATOR, f"expected an operator of this fleet, got {arguments.name}; operator list has them"
+        )
+    if not others:
+        raise UsageError(Reason.BAD_USE, f"{arguments.name} is the only operator; issue another one first")
+    here = save_operators(fleet, known.version + 1, others, admins)
+    result = {"revoked": arguments.name, "version": known.version + 1}
+    note = NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file)
+    print_result(result if arguments.json else {**result, "next": note}, as_json=arguments.json)
+    return ExitCode.OK
+
+
+def _document(fleet: FleetFolder) -> Operators:
+    signed = read_bounded(fleet.operators_file, DEFAULT_LIMITS.document_bytes_max)
+    return fleet.trust().open_by_role(Operators, signed, RoleName.ADMIN)
