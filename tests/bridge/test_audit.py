@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from narrowboat_bridge.server.audit import AuditChain, AuditEntry, verify_chain
+from narrowboat_bridge.audit import AuditChain, AuditEntry, verify_chain
 from narrowboat_bridge.server.store import Store
 from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.documents import CampaignAbort, CampaignList, CampaignStart, OperatorRole
@@ -34,8 +34,8 @@ def test_an_entry_is_hashed_with_the_hash_before_it_and_the_first_with_the_fleet
 
 
 def test_a_log_that_was_left_alone_verifies() -> None:
-    assert verify_chain(FLEET_ID, a_log()) == 5
-    assert verify_chain(FLEET_ID, []) == 0
+    assert verify_chain(FLEET_ID, a_log()) == (5, a_log()[-1].hash)
+    assert verify_chain(FLEET_ID, []) == (0, FLEET_ID)
 
 
 def rehashed(entry: AuditEntry, before: bytes) -> AuditEntry:
@@ -73,7 +73,7 @@ def test_the_log_of_another_fleet_does_not_verify() -> None:
 def test_the_chain_goes_on_after_a_restart() -> None:
     log = a_log(3)
     chain = AuditChain(FLEET_ID, log[-1])
-    assert verify_chain(FLEET_ID, [*log, chain.append(NOW, "command", "bert", {})]) == 4
+    assert verify_chain(FLEET_ID, [*log, chain.append(NOW, "command", "bert", {})]).sequence == 4
 
 
 def test_what_was_commanded_refused_and_changed_is_in_the_log_of_a_bridge(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_was_commanded_refused_and_changed_is_in_the_log_of_a_bridge(tmp_pa
         path = bridge.config.store_path
     with closing(Store(path, fleet.fleet_id, 200)) as store:
         entries = list(store.audit_entries())
-    assert verify_chain(fleet.fleet_id, entries) == len(entries)
+    assert verify_chain(fleet.fleet_id, entries).sequence == len(entries)
     told = [(entry[3], entry[4], entry[5]) for entry in map(content_of, entries)]
     assert [(what, who) for what, who, _ in told] == [
         ("device admitted", "gw-1"),

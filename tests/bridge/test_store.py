@@ -175,7 +175,7 @@ def test_replays_are_kept_until_they_expire(store: Store, path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET content = x'00'", "DELETE FROM audit"])
 def test_the_audit_log_refuses_changes(store: Store, path: Path, statement: str) -> None:
-    from narrowboat_bridge.server.audit import AuditChain
+    from narrowboat_bridge.audit import AuditChain
 
     store.put_audit_entry(AuditChain(FLEET_ID).append(NOW, "command", "anna", {}))
     store.commit(NOW)

@@ -23,9 +23,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from narrowboat_bridge.audit import AuditEntry, verify_chain
 from narrowboat_bridge.broker_home import Listener
 from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
-from narrowboat_bridge.server.audit import AuditEntry, verify_chain
 from narrowboat_device.config import load_config
 from narrowboat_device.disk import Disk, SystemDisk
 from narrowboat_device.provision import provision, record_release

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path as FolderPath
 from typing import Protocol
 
+from narrowboat_bridge.audit import AuditChain
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Now, ReleaseAdded, Restored
-from narrowboat_bridge.server.audit import AuditChain
 from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.director import Director
 from narrowboat_bridge.server.herald import Herald

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Table
 
+from narrowboat_bridge.audit import AuditEntry
 from narrowboat_bridge.server import schema
-from narrowboat_bridge.server.audit import AuditEntry
 from narrowboat_bridge.server.rows import Row
 from narrowboat_bridge.server.store import Store
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "root": ("root", "who may sign what in a fleet: show it, change it, sign it"),
     "pki": ("pki", "issue certificates to devices, operators and bridges"),
     "operator": ("operator", "list and revoke the operators of a fleet"),
+    "audit": ("audit", "verify and export the audit log of a bridge"),
     "release": ("release", "build, sign, inspect, verify and push releases"),
     "campaign": ("campaign", "bring a release to devices, and watch it"),
     "device": ("device", "list and show devices"),

@@ -24,10 +24,10 @@ from narrowboat_protocol.keys import PublicKey
 from narrowboat_protocol.topics import Channel, Topic, bridge_subscriptions, parse_topic
 from narrowboat_protocol.trust import Trust
 
+from ..audit import AuditChain
 from ..core.campaigns import Campaigns, Settings
 from ..core.events import Now
 from ..pki import read_authorities, verify_device_certificate
-from .audit import AuditChain
 from .config import Config, load_key, read_file
 from .crew import Crew
 from .director import Director

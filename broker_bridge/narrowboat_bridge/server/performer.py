@@ -15,10 +15,10 @@ from typing import Protocol, assert_never
 from narrowboat_protocol.documents import EventKind
 from narrowboat_protocol.topics import EVENT_TOPIC, Channel, device_topic, operator_topic
 
+from ..audit import AuditChain
 from ..core import actions as act
 from ..core.actions import Action, Answer
 from ..core.events import Now
-from .audit import AuditChain
 from .director import Director
 from .herald import Herald
 from .operators import OperatorDesk

@@ -28,10 +28,10 @@ from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Assignment, Hello
 from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
 
+from ..audit import AuditEntry
 from ..core.events import Restored
 from ..core.records import Attempt, Campaign, Device, Release
 from . import schema
-from .audit import AuditEntry
 from .rows import (
     Row,
     attempt_from,
