@@ -17,7 +17,16 @@ from importlib import resources
 from pathlib import Path
 
 from narrowboat_protocol.errors import Reason, UsageError
-from narrowboat_protocol.topics import EVENT_TOPIC, PREFIX, READ_BY_OWNER, ROOT_TOPIC, WRITTEN_BY_OWNER, Party
+from narrowboat_protocol.topics import (
+    EVENT_TOPIC,
+    PREFIX,
+    READ_BY_OWNER,
+    ROOT_TOPIC,
+    WRITTEN_BY_OWNER,
+    Channel,
+    Party,
+    level_pattern,
+)
 
 CONF_NAME = "mosquitto.conf"
 _PRIVATE, _SHARED = 0o600, 0o644
@@ -96,12 +105,20 @@ def write_broker_home(
 
 
 def _own_topics(party: Party) -> list[str]:
-    written = [f"pattern write {PREFIX}/{party}/%u/{channel}" for channel in WRITTEN_BY_OWNER[party]]
-    return [*written, *(f"pattern read {PREFIX}/{party}/%u/{channel}" for channel in READ_BY_OWNER[party])]
+    table = {"write": WRITTEN_BY_OWNER[party], "read": READ_BY_OWNER[party]}
+    return [
+        f"pattern {access} {PREFIX}/{party}/%u/{level_pattern(party, channel)}"
+        for access, channels in table.items()
+        for channel in channels
+    ]
 
 
-def _everybodys(access: str, table: Iterable[tuple[Party, tuple[str, ...]]]) -> list[str]:
-    return [f"pattern {access} {PREFIX}/{party}/+/{channel}" for party, channels in table for channel in channels]
+def _everybodys(access: str, table: Iterable[tuple[Party, tuple[Channel, ...]]]) -> list[str]:
+    return [
+        f"pattern {access} {PREFIX}/{party}/+/{level_pattern(party, channel)}"
+        for party, channels in table
+        for channel in channels
+    ]
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -1,14 +1,15 @@
 """The topic grammar: every topic that the protocol uses, who may write it, and how to take one apart.
 
-    nb/d/<device>/hello report get get-any   written by that device    nb/d/<device>/assign ack data root   read by it
-    nb/o/<operator>/command upload           written by that operator  nb/o/<operator>/reply                read by them
-    nb/e/<claim>/request                     written by an applicant   nb/e/<claim>/reply                   read by it
+    nb/d/<device>/hello report get get-any request   written by that device
+    nb/d/<device>/assign ack data root reply         read by it
+    nb/o/<operator>/command upload                   written by that operator   nb/o/<operator>/reply  read by them
+    nb/e/<claim>/request       written by an applicant     nb/e/<claim>/reply/<thumbprint>  read by it
     nb/event  read by operators                nb/root (retained)  read by devices and operators
 
 The third level names the party, which is the common name of its certificate and thereby its user name at the broker;
-an ACL needs no more than `%u`. Bridges share `get` by a shared subscription. A dead member of the share swallows what
-it was given until the broker notices, so a device whose requests stay unanswered asks again on `get-any`, which every
-bridge hears.
+an ACL needs no more than `%u`. Many gateways may hold one claim, so what answers one of them ends in the thumbprint of
+its key, in hex. Bridges share `get` by a shared subscription. A dead member of the share swallows what it was given
+until the broker notices, so a device whose requests stay unanswered asks again on `get-any`, which every bridge hears.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ EVENT_TOPIC = f"{PREFIX}/event"
 SHARE_GROUP = "bridge"
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
-_TOPIC_BYTES_MAX = 128
+_KID = re.compile(r"[0-9a-f]{64}")
+_TOPIC_BYTES_MAX = 160
 
 
 class Party(StrEnum):
@@ -55,12 +57,12 @@ class Channel(StrEnum):
 
 
 WRITTEN_BY_OWNER: dict[Party, tuple[Channel, ...]] = {
-    Party.DEVICE: (Channel.HELLO, Channel.REPORT, Channel.GET, Channel.GET_ANY),
+    Party.DEVICE: (Channel.HELLO, Channel.REPORT, Channel.GET, Channel.GET_ANY, Channel.REQUEST),
     Party.OPERATOR: (Channel.COMMAND, Channel.UPLOAD),
     Party.ENROLMENT: (Channel.REQUEST,),
 }
 READ_BY_OWNER: dict[Party, tuple[Channel, ...]] = {
-    Party.DEVICE: (Channel.ASSIGN, Channel.ACK, Channel.DATA, Channel.ROOT),
+    Party.DEVICE: (Channel.ASSIGN, Channel.ACK, Channel.DATA, Channel.ROOT, Channel.REPLY),
     Party.OPERATOR: (Channel.REPLY,),
     Party.ENROLMENT: (Channel.REPLY,),
 }
@@ -73,9 +75,12 @@ class Topic:
     party: Party
     name: str
     channel: Channel
+    kid: str | None = None
+    """Of the key that is answered, in hex: in the reply to an applicant, and there only."""
 
     def __str__(self) -> str:
-        return f"{PREFIX}/{self.party}/{self.name}/{self.channel}"
+        own = f"{PREFIX}/{self.party}/{self.name}/{self.channel}"
+        return own if self.kid is None else f"{own}/{self.kid}"
 
 
 def device_topic(name: str, channel: Channel) -> str:
@@ -86,13 +91,33 @@ def operator_topic(name: str, channel: Channel) -> str:
     return _build(Party.OPERATOR, name, channel)
 
 
+def enrolment_request_topic(claim: str) -> str:
+    return _build(Party.ENROLMENT, claim, Channel.REQUEST)
+
+
+def enrolment_reply_topic(claim: str, kid: bytes) -> str:
+    """Where the applicant with this key hears what became of its request."""
+    return f"{_build(Party.ENROLMENT, claim, Channel.REPLY)}/{kid.hex()}"
+
+
+def level_pattern(party: Party, channel: Channel) -> str:
+    """What follows the name in a topic, as a filter writes it."""
+    return f"{channel}/+" if has_thumbprint(party, channel) else str(channel)
+
+
+def has_thumbprint(party: Party, channel: Channel) -> bool:
+    return party is Party.ENROLMENT and channel is Channel.REPLY
+
+
 def parse_topic(text: str) -> Topic:
     """Take apart a topic of a party. Raises `PeerError` (`bad_topic`) for anything else; the text is not repeated."""
     levels = text.split("/") if len(text) <= _TOPIC_BYTES_MAX else []
-    if len(levels) == 4 and levels[0] == PREFIX and levels[1] in set(Party) and _NAME.match(levels[2]):
+    if 4 <= len(levels) <= 5 and levels[0] == PREFIX and levels[1] in set(Party) and _NAME.match(levels[2]):
         party = Party(levels[1])
         if levels[3] in {*WRITTEN_BY_OWNER[party], *READ_BY_OWNER[party]}:
-            return Topic(party, levels[2], Channel(levels[3]))
+            channel, rest = Channel(levels[3]), levels[4:]
+            if bool(rest) is has_thumbprint(party, channel) and all(map(_KID.fullmatch, rest)):
+                return Topic(party, levels[2], channel, *rest)
     raise PeerError(Reason.BAD_TOPIC, f"expected {PREFIX}/<d|o|e>/<name>/<channel>, got something else")
 
 

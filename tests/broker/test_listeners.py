@@ -22,22 +22,23 @@ from tests.support.broker import ISSUED_AT, Broker, Credentials, running_broker
 from tests.support.mqtt_client import SUCCESS, MqttClient
 
 NOT_AUTHORIZED = "Not authorized"
+KID = "ab" * 32
 OPEN = {SUCCESS, "No matching subscribers"}
 BRIDGE_NAME = "bridge-1"
 NAMES = {Listener.DEVICE: ("gw-1", "gw-2"), Listener.STAFF: ("ann", "bob"), Listener.ENROL: ("batch-1", "batch-2")}
 
 WRITTEN = {
-    Listener.DEVICE: {"nb/d/{}/hello", "nb/d/{}/report", "nb/d/{}/get", "nb/d/{}/get-any"},
+    Listener.DEVICE: {"nb/d/{}/hello", "nb/d/{}/report", "nb/d/{}/get", "nb/d/{}/get-any", "nb/d/{}/request"},
     Listener.STAFF: {"nb/o/{}/command", "nb/o/{}/upload"},
     Listener.ENROL: {"nb/e/{}/request"},
 }
 READ = {
-    Listener.DEVICE: {"nb/d/{}/assign", "nb/d/{}/ack", "nb/d/{}/data", "nb/d/{}/root"},
+    Listener.DEVICE: {"nb/d/{}/assign", "nb/d/{}/ack", "nb/d/{}/data", "nb/d/{}/root", "nb/d/{}/reply"},
     Listener.STAFF: {"nb/o/{}/reply"},
-    Listener.ENROL: {"nb/e/{}/reply"},
+    Listener.ENROL: {f"nb/e/{{}}/reply/{KID}"},
 }
 PUBLIC = {Listener.DEVICE: {"nb/root"}, Listener.STAFF: {"nb/root", "nb/event"}, Listener.ENROL: set[str]()}
-OUTSIDE = {"nb", "nb/d", "nb/d/gw-1", "nb/d/gw-1/assign/x", "other", "$SYS/broker/version"}
+OUTSIDE = {"nb", "nb/e/batch-1/reply", "nb/d", "nb/d/gw-1", "nb/d/gw-1/assign/x", "other", "$SYS/broker/version"}
 
 
 def topics_of(table: dict[Listener, set[str]]) -> set[str]:
@@ -215,7 +216,7 @@ def test_nobody_reads_a_topic_that_is_not_theirs_whatever_they_subscribe(
 ) -> None:
     """The broker grants every one of these filters. What counts is what it then delivers."""
     reader = connect(listener, name)
-    reader.subscribe("#", "nb/#", "nb/+/+/+", "$share/thieves/nb/#", "$SYS/#", *sorted(EVERY_TOPIC))
+    reader.subscribe("#", "nb/#", "nb/+/+/+", "nb/+/+/+/+", "$share/thieves/nb/#", "$SYS/#", *sorted(EVERY_TOPIC))
     for other, names in {**NAMES, Listener.BRIDGE: (BRIDGE_NAME,)}.items():
         for writer_name in names:
             if (other, writer_name) != (listener, name):

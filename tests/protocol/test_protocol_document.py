@@ -10,6 +10,8 @@ from narrowboat_protocol.documents import (
     REQUESTS,
     RESULTS,
     Delivery,
+    EnrolmentReply,
+    EnrolmentRequest,
     Event,
     EventKind,
     Hello,
@@ -24,7 +26,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.states import TABLE, State
-from narrowboat_protocol.topics import EVENT_TOPIC, READ_BY_OWNER, ROOT_TOPIC, WRITTEN_BY_OWNER
+from narrowboat_protocol.topics import EVENT_TOPIC, READ_BY_OWNER, ROOT_TOPIC, WRITTEN_BY_OWNER, level_pattern
 from narrowboat_protocol.transfer import FetchRequest
 from tests.support.paths import REPOSITORY
 
@@ -57,7 +59,7 @@ def test_every_topic_is_listed_with_its_owner() -> None:
     parties = {"d": "<device>", "o": "<operator>", "e": "<claim>"}
     tables = (WRITTEN_BY_OWNER, READ_BY_OWNER)
     topics = {
-        f"nb/{party}/{parties[party]}/{channel}"
+        f"nb/{party}/{parties[party]}/{level_pattern(party, channel).replace('+', '<thumbprint>')}"
         for table in tables
         for party, channels in table.items()
         for channel in channels
@@ -99,6 +101,8 @@ def test_every_limit_is_the_one_that_holds() -> None:
         "the content of a root": Root.BYTES_MAX,
         "the content of a Hello": Hello.BYTES_MAX,
         "the content of a Report": Report.BYTES_MAX,
+        "the content of an Enrolment-Request": EnrolmentRequest.BYTES_MAX,
+        "the content of an Enrolment-Reply": EnrolmentReply.BYTES_MAX,
         "a Fetch-Request": FetchRequest.BYTES_MAX,
         "a SUIT envelope": limits.envelope_bytes_max,
         "an assignment as it travels, which a device stores": ASSIGNMENT_BYTES_MAX,

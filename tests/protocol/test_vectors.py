@@ -47,6 +47,7 @@ NOT_SEEN_BY_PYCDDL = {
     "a name with a capital",  # it does not anchor `.regexp`
     "a broker address with a path",
     "text for bytes",  # takes text for `bstr .size`
+    "a certificate that is not issued",  # a choice of maps: takes keys that only another map of it has
     "too many ranges",  # counts no items of an array that is not of documents
     "an argument below 0",  # takes `{}`, which is Campaign-List, for any map
     "an argument above 23",

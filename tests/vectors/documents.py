@@ -133,6 +133,37 @@ EVENT = doc.Event(
     sequence=5, at=NOW, kind=doc.EventKind.REPORT, hold=HoldReason.WINDOW, reason=Reason.HOOK_FAILED, detail="exit 1"
 )
 
+ENROLMENT = doc.EnrolmentRequest(
+    csr=seeded("signing request", 40),
+    nonce=seeded("nonce", 16),
+    cose_key=DEVICE.public.to_cbor(),
+    wish="gw-1",
+    serial="SN 0001",
+    vendor_id=vendor_id("example.com").bytes,
+    class_id=class_id(vendor_id("example.com"), "gateway-a").bytes,
+)
+ISSUED = doc.EnrolmentReply(
+    kid=DEVICE.public.kid,
+    nonce=seeded("nonce", 16),
+    outcome=doc.EnrolmentOutcome.ISSUED,
+    device="gw-1",
+    certificate=seeded("certificate", 40),
+    at=NOW,
+)
+CLAIM = doc.ClaimSummary(
+    name="batch-7", count=1000, used=12, expires_at=NOW + DAY, keys=0, admits=True, revoked=False, created_at=NOW,
+    created_by="ada",
+)  # fmt: skip
+ENROLLED = doc.EnrolmentSummary(
+    kid=DEVICE.public.kid,
+    admission=doc.Admission.PENDING,
+    device="gw-1",
+    claim="batch-7",
+    serial="SN 0001",
+    asked_at=NOW,
+    expires_at=NOW + 365 * DAY,
+)
+
 SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("root", ROOT, ROLES[doc.RoleName.ROOT]),
     ("assignment", ASSIGNMENT, ROLES[doc.RoleName.DIRECTOR]),
@@ -165,6 +196,21 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ),
     ("event with a hold and a reason", EVENT, ROLES[doc.RoleName.BRIDGE]),
     ("command", COMMAND, OPERATOR),
+    ("enrolment request", ENROLMENT, DEVICE),
+    ("enrolment reply with a certificate", ISSUED, ROLES[doc.RoleName.BRIDGE]),
+    (
+        "enrolment reply that tells to wait",
+        doc.EnrolmentReply(
+            kid=DEVICE.public.kid,
+            nonce=seeded("nonce", 16),
+            outcome=doc.EnrolmentOutcome.PENDING,
+            reason=Reason.CONFLICT,
+            message="an operator decides",
+            ask_again_at=NOW + 600,
+            at=NOW,
+        ),
+        ROLES[doc.RoleName.BRIDGE],
+    ),
     (
         "operators",
         doc.Operators(
@@ -210,6 +256,18 @@ PLAIN: list[tuple[str, Document]] = [
     ("campaign abort", doc.CampaignAbort(campaign="spring")),
     ("upload begin", doc.UploadBegin(digest=seeded("file"), size=5_000_400)),
     ("upload finish", doc.UploadFinish(digest=seeded("file"))),
+    ("claim create", doc.ClaimCreate(claim="batch-7", count=1000, expires_at=NOW + DAY, admits=True)),
+    ("claim create with a list", doc.ClaimCreate(claim="gw-1", count=1, keys=(DEVICE.public.kid,))),
+    ("claim list", doc.ClaimList()),
+    ("claim revoke", doc.ClaimRevoke(claim="batch-7")),
+    ("enrolment list", doc.EnrolmentList(after=DEVICE.public.kid)),
+    ("device register", doc.DeviceRegister(device="gw-1", kid=DEVICE.public.kid)),
+    ("device approve", doc.DeviceApprove(kid=DEVICE.public.kid, device="gw-1", replace=True)),
+    ("device reject", doc.DeviceReject(kid=DEVICE.public.kid)),
+    ("device revoke", doc.DeviceRevoke(device="gw-1")),
+    ("device resolve", doc.DeviceResolve(device="gw-1")),
+    ("claim page", doc.ClaimPage(claims=(CLAIM,), more=False)),
+    ("enrolment page", doc.EnrolmentPage(enrolments=(ENROLLED,), more=False)),
     ("device page", doc.DevicePage(devices=(DEVICE_SUMMARY,), more=True)),
     (
         "device detail",
@@ -243,6 +301,10 @@ def rule_of(document: Document) -> str:
     return "".join(f"-{letter}" if letter.isupper() and at else letter for at, letter in enumerate(name))
 
 
+def _without(document: Document, number: int) -> dict[int, object]:
+    return {key: value for key, value in document.to_cbor().items() if key != number}
+
+
 def refused_documents() -> Iterable[Vectors]:
     report, root = REPORT.to_cbor(), ROOT.to_cbor()
     shapes: list[tuple[str, Document, object, Reason]] = [
@@ -270,6 +332,8 @@ def refused_documents() -> Iterable[Vectors]:
         ("an argument below 0", COMMAND, COMMAND.to_cbor() | {6: {-1: 0}}, Reason.BAD_DOCUMENT),
         ("an argument above 23", COMMAND, COMMAND.to_cbor() | {6: {24: 0}}, Reason.BAD_DOCUMENT),
         ("a result below 0", REPLY, REPLY.to_cbor() | {4: {-1: 0}}, Reason.BAD_DOCUMENT),
+        ("an issued certificate that is not there", ISSUED, _without(ISSUED, 5), Reason.BAD_DOCUMENT),
+        ("a certificate that is not issued", ISSUED, ISSUED.to_cbor() | {3: "pending"}, Reason.BAD_DOCUMENT),
         ("a count below 0", SUMMARY, SUMMARY.to_cbor() | {7: {"failed": -1}}, Reason.BAD_DOCUMENT),
         ("an empty source", PAYLOAD, PAYLOAD.to_cbor() | {6: [""]}, Reason.BAD_DOCUMENT),
         ("a window that begins tomorrow", ASSIGNMENT, ASSIGNMENT.to_cbor() | {9: [[86_400, 0]]}, Reason.BAD_DOCUMENT),

@@ -14,7 +14,7 @@ import cbor2
 
 from narrowboat_protocol.cbor import encode
 from narrowboat_protocol.cose import document_aad, sign1
-from narrowboat_protocol.topics import READ_BY_OWNER, WRITTEN_BY_OWNER, Topic
+from narrowboat_protocol.topics import READ_BY_OWNER, WRITTEN_BY_OWNER, Channel, Party, Topic, has_thumbprint
 from narrowboat_protocol.transfer import Block
 
 from .documents import FLEET_ID, REPORT, documents_file
@@ -82,10 +82,14 @@ def keys_file() -> Vectors:
     }
 
 
+def _kid(party: Party, channel: Channel) -> str | None:
+    return seeded("thumbprint").hex() if has_thumbprint(party, channel) else None
+
+
 def topics_file() -> Vectors:
     both = (WRITTEN_BY_OWNER, READ_BY_OWNER)
     topics = [
-        (Topic(party, "gw-1", channel), "written" if table is WRITTEN_BY_OWNER else "read")
+        (Topic(party, "gw-1", channel, _kid(party, channel)), "written" if table is WRITTEN_BY_OWNER else "read")
         for table in both
         for party, channels in table.items()
         for channel in channels
@@ -98,6 +102,12 @@ def topics_file() -> Vectors:
         "nb/d/GW-1/hello",
         "nb/d/+/hello",
         "nb/d/gw-1/hello/",
+        "nb/e/gw-1/reply",
+        "nb/e/gw-1/reply/+",
+        f"nb/e/gw-1/reply/{seeded('thumbprint').hex()[:-1]}",
+        f"nb/e/gw-1/reply/{seeded('thumbprint').hex()}/x",
+        f"nb/e/gw-1/request/{seeded('thumbprint').hex()}",
+        f"nb/d/gw-1/reply/{seeded('thumbprint').hex()}",
     ]
     return {
         "about": "Topics of a party: what its owner writes and reads. nb/root and nb/event stand beside them.",

@@ -5,8 +5,8 @@ Each class carries its `KIND`, which enters the external AAD of its signatures, 
 before its content. A format is a closed model; a change of shape is a new format, never an optional reading of an old
 one. The root alone has one format for ever: its keys 16 to 23 are ignored when unknown, yet signed.
 
-What only operators and bridges say to each other is imported when it is first asked for: a gateway, which never does,
-keeps a third of a megabyte by it.
+What only operators and bridges say to each other, and what a gateway says once in its life, is imported when it is
+first asked for: a gateway keeps a third of a megabyte by it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,31 @@ from .root import BrokerAddress, ComponentRule, Role, RoleName, Root, RootChain
 from .signed import SignedModel, open_signed, sign_model
 
 if TYPE_CHECKING:
+    from .enrolment import (
+        EnrolmentOutcome,
+        EnrolmentReply,
+        EnrolmentRequest,
+        claim_key,
+        open_request,
+    )
     from .operator import (
         REQUESTS,
         CampaignAbort,
         CampaignList,
         CampaignShow,
         CampaignStart,
+        ClaimCreate,
+        ClaimList,
+        ClaimRevoke,
         Command,
+        DeviceApprove,
         DeviceList,
+        DeviceRegister,
+        DeviceReject,
+        DeviceResolve,
+        DeviceRevoke,
         DeviceShow,
+        EnrolmentList,
         Operator,
         OperatorRole,
         Operators,
@@ -42,13 +58,18 @@ if TYPE_CHECKING:
     )
     from .results import (
         RESULTS,
+        Admission,
         AttemptSummary,
         CampaignDetail,
         CampaignPage,
         CampaignSummary,
+        ClaimPage,
+        ClaimSummary,
         DeviceDetail,
         DevicePage,
         DeviceSummary,
+        EnrolmentPage,
+        EnrolmentSummary,
         ReleaseSummary,
         UploadState,
     )
@@ -57,6 +78,7 @@ __all__ = [
     "REQUESTS",
     "RESULTS",
     "Ack",
+    "Admission",
     "Assignment",
     "AttemptSummary",
     "BootPair",
@@ -68,14 +90,30 @@ __all__ = [
     "CampaignShow",
     "CampaignStart",
     "CampaignSummary",
+    "ClaimCreate",
+    "ClaimList",
+    "ClaimPage",
+    "ClaimRevoke",
+    "ClaimSummary",
     "Command",
     "ComponentRule",
     "Delivery",
+    "DeviceApprove",
     "DeviceDetail",
     "DeviceList",
     "DevicePage",
+    "DeviceRegister",
+    "DeviceReject",
+    "DeviceResolve",
+    "DeviceRevoke",
     "DeviceShow",
     "DeviceSummary",
+    "EnrolmentList",
+    "EnrolmentOutcome",
+    "EnrolmentPage",
+    "EnrolmentReply",
+    "EnrolmentRequest",
+    "EnrolmentSummary",
     "Event",
     "EventKind",
     "Hello",
@@ -100,6 +138,8 @@ __all__ = [
     "UploadFinish",
     "UploadState",
     "Verb",
+    "claim_key",
+    "open_request",
     "open_signed",
     "sign_model",
 ]
@@ -108,7 +148,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """PEP 562: import what is not here yet."""
     if name in __all__:
-        for module in ("operator", "results"):
+        for module in ("operator", "results", "enrolment"):
             found: object = getattr(import_module(f".{module}", __name__), name, None)
             if found is not None:
                 return found

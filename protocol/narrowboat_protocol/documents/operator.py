@@ -99,6 +99,15 @@ class Verb(StrEnum):
     CAMPAIGN_ABORT = "campaign_abort"
     UPLOAD_BEGIN = "upload_begin"
     UPLOAD_FINISH = "upload_finish"
+    CLAIM_CREATE = "claim_create"
+    CLAIM_LIST = "claim_list"
+    CLAIM_REVOKE = "claim_revoke"
+    ENROLMENT_LIST = "enrolment_list"
+    DEVICE_REGISTER = "device_register"
+    DEVICE_APPROVE = "device_approve"
+    DEVICE_REJECT = "device_reject"
+    DEVICE_REVOKE = "device_revoke"
+    DEVICE_RESOLVE = "device_resolve"
 
 
 class Request(Document):
@@ -161,6 +170,76 @@ class UploadFinish(Request):
     digest: Digest = key(1)
 
 
+class ClaimCreate(Request):
+    """Let gateways enrol through the enrolment certificate of this name. Repeating it with the same content changes
+    nothing.
+    """
+
+    claim: Name = key(1)
+    count: int = key(2, ge=1, le=100_000)
+    """How many gateways may be enrolled by it."""
+    expires_at: Seconds | None = key(3, None)
+    keys: Annotated[tuple[Digest, ...], AS_TUPLE] = key(4, (), max_length=1000)
+    """Thumbprints, one of which must have signed a request; of keys made on the devices or from claim secrets."""
+    admits: bool = key(5, default=False)
+    """Whoever meets the limits is admitted. Else an operator decides, unless a key of the list signed."""
+
+
+class ClaimList(Request):
+    STEERS: ClassVar[bool] = False
+    after: Name | None = key(1, None)
+    limit: int = key(2, 100, ge=1, le=200)
+
+
+class ClaimRevoke(Request):
+    """Let nobody new in by a claim. Whoever was let in stays."""
+
+    claim: Name = key(1)
+
+
+class EnrolmentList(Request):
+    """A page of what was asked for, approved or refused, in order of thumbprint."""
+
+    STEERS: ClassVar[bool] = False
+    after: Digest | None = key(1, None)
+    limit: int = key(2, 100, ge=1, le=200)
+
+
+class DeviceRegister(Request):
+    """Admit a key before it asks: whoever signs with it becomes this device."""
+
+    device: Name = key(1)
+    kid: Digest = key(2)
+
+
+class DeviceApprove(Request):
+    """Admit a key that asked."""
+
+    kid: Digest = key(1)
+    device: Name | None = key(2, None)
+    """Absent means the name that was wished."""
+    replace: bool = key(3, default=False)
+    """The name is another key's, which is revoked by this."""
+
+
+class DeviceReject(Request):
+    kid: Digest = key(1)
+
+
+class DeviceRevoke(Request):
+    """Believe nothing more under the key of this device. There is no way back: it may be registered anew, by another
+    key.
+    """
+
+    device: Name = key(1)
+
+
+class DeviceResolve(Request):
+    """An alarm of this device was looked into, and it is honest."""
+
+    device: Name = key(1)
+
+
 REQUESTS: dict[Verb, type[Request]] = {
     Verb.DEVICE_LIST: DeviceList,
     Verb.DEVICE_SHOW: DeviceShow,
@@ -170,6 +249,15 @@ REQUESTS: dict[Verb, type[Request]] = {
     Verb.CAMPAIGN_ABORT: CampaignAbort,
     Verb.UPLOAD_BEGIN: UploadBegin,
     Verb.UPLOAD_FINISH: UploadFinish,
+    Verb.CLAIM_CREATE: ClaimCreate,
+    Verb.CLAIM_LIST: ClaimList,
+    Verb.CLAIM_REVOKE: ClaimRevoke,
+    Verb.ENROLMENT_LIST: EnrolmentList,
+    Verb.DEVICE_REGISTER: DeviceRegister,
+    Verb.DEVICE_APPROVE: DeviceApprove,
+    Verb.DEVICE_REJECT: DeviceReject,
+    Verb.DEVICE_REVOKE: DeviceRevoke,
+    Verb.DEVICE_RESOLVE: DeviceResolve,
 }
 
 

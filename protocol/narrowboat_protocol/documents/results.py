@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -96,6 +97,50 @@ class UploadState(Document):
     """The release, once the file is verified and in the store."""
 
 
+class ClaimSummary(Document):
+    name: Name = key(1)
+    count: int = key(2, ge=1, le=100_000)
+    used: int = key(3, ge=0, le=100_000)
+    expires_at: Seconds | None = key(4, None)
+    keys: int = key(5, ge=0, le=1000)
+    """How many thumbprints it lists."""
+    admits: bool = key(6)
+    revoked: bool = key(7)
+    created_at: Seconds = key(8)
+    created_by: Name = key(9)
+
+
+class ClaimPage(Document):
+    claims: Annotated[tuple[ClaimSummary, ...], AS_TUPLE] = key(1, max_length=200)
+    more: bool = key(2)
+
+
+class Admission(StrEnum):
+    """How a key stands with the registry."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+
+
+class EnrolmentSummary(Document):
+    kid: Digest = key(1)
+    admission: Annotated[Admission, as_enum(Admission)] = key(2)
+    device: Name | None = key(3, None)
+    """Its name; of one that is pending, the name that it wishes."""
+    claim: Name | None = key(4, None)
+    serial: Annotated[str, Field(min_length=1, max_length=64)] | None = key(5, None)
+    asked_at: Seconds | None = key(6, None)
+    expires_at: Seconds | None = key(7, None)
+    """Of the newest certificate."""
+
+
+class EnrolmentPage(Document):
+    enrolments: Annotated[tuple[EnrolmentSummary, ...], AS_TUPLE] = key(1, max_length=200)
+    more: bool = key(2)
+
+
 RESULTS: dict[Verb, type[Document]] = {
     Verb.DEVICE_LIST: DevicePage,
     Verb.DEVICE_SHOW: DeviceDetail,
@@ -105,4 +150,13 @@ RESULTS: dict[Verb, type[Document]] = {
     Verb.CAMPAIGN_ABORT: CampaignSummary,
     Verb.UPLOAD_BEGIN: UploadState,
     Verb.UPLOAD_FINISH: UploadState,
+    Verb.CLAIM_CREATE: ClaimSummary,
+    Verb.CLAIM_LIST: ClaimPage,
+    Verb.CLAIM_REVOKE: ClaimSummary,
+    Verb.ENROLMENT_LIST: EnrolmentPage,
+    Verb.DEVICE_REGISTER: EnrolmentSummary,
+    Verb.DEVICE_APPROVE: EnrolmentSummary,
+    Verb.DEVICE_REJECT: EnrolmentSummary,
+    Verb.DEVICE_REVOKE: DeviceSummary,
+    Verb.DEVICE_RESOLVE: DeviceSummary,
 }
