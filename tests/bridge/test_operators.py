@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from narrowboat_bridge.server.assembly import open_workshop
 from narrowboat_bridge.server.config import LimitsConfig
+from narrowboat_bridge.server.crew import Crew
+from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.operators import LIFE_S_MAX, SKEW_S
+from narrowboat_bridge.server.store import Store
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import (
     CampaignAbort,
@@ -24,8 +29,8 @@ from narrowboat_protocol.documents import (
     Request,
     sign_model,
 )
-from narrowboat_protocol.errors import Reason
-from tests.bridge.kit import BridgeKit, running_bridge
+from narrowboat_protocol.errors import Reason, UsageError
+from tests.bridge.kit import BridgeKit, Wire, running_bridge
 from tests.support.fleet import NOW, FleetKit, MadeRelease, OperatorKit
 
 
@@ -261,3 +266,28 @@ def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene
     assert reply is not None
     assert reply.reason is Reason.UNKNOWN_OPERATOR
     assert scene.send(command(scene.anna, DeviceList())) is not None
+
+
+def test_an_operator_who_was_revoked_does_not_come_back_with_an_older_document(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    fleet, anna, eve = scene.fleet, scene.anna, scene.eve
+    with running_bridge(folder, fleet, anna, eve) as bridge:
+        path = bridge.config.trust.operators
+        older = path.read_bytes()
+        path.write_bytes(fleet.operators(anna, version=2))
+        bridge.workshop.loop.reload()
+        bridge.workshop.loop.turn()
+    with closing(Store(bridge.config.store_path, fleet.fleet_id, 200)) as store:
+        assert b"operators replaced" in list(store.audit_entries())[-1].content
+    path.write_bytes(older)
+    with pytest.raises(UsageError, match="expected operators version 2 or newer, got 1"), open_again(bridge):
+        pass
+    path.write_bytes(fleet.operators(anna, version=2))
+    with open_again(bridge):
+        pass
+
+
+def open_again(bridge: BridgeKit) -> AbstractContextManager[object]:
+    """Another run of the same bridge, with its files as they are."""
+    return open_workshop(bridge.config, Wire(), Wire(), Metrics(), Crew())

@@ -99,11 +99,14 @@ def open_workshop(
         campaigns = Campaigns(Settings(trust.root.version))
         campaigns.handle(loaded.state, clocks())
         desk = _make_desk(config, trust, loaded)
+        performer = _make_performer(config, roots, store, loaded, desk, payloads, publisher)
+        if desk.operators_version > loaded.operators_version:
+            performer.note_operators(desk.operators_version)
         parts = Parts(
             campaigns=campaigns,
             intake=_make_intake(config, trust, campaigns, metrics),
             desk=desk,
-            performer=_make_performer(config, roots, store, loaded, desk, payloads, publisher),
+            performer=performer,
             uploads=uploads,
             publisher=publisher,
             metrics=metrics,
@@ -253,10 +256,11 @@ def _make_performer(  # it is the one that touches everything
 def _make_desk(config: Config, trust: Trust, loaded: Loaded) -> OperatorDesk:
     path = config.trust.operators
     try:
-        return OperatorDesk(trust, read_file(path), loaded.replays, config.limits.replays_max)
+        return OperatorDesk(trust, read_file(path), loaded.operators_version, loaded.replays, config.limits.replays_max)
     except PeerError as error:
         raise UsageError(
-            Reason.BAD_CONFIG, f"{path}: expected an operators document that this fleet's admin keys signed: {error}"
+            Reason.BAD_CONFIG,
+            f"{path}: expected the newest operators document that this fleet's admin keys signed: {error}",
         ) from None
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from threading import Lock
 from typing import assert_never
 
-from narrowboat_protocol.documents import EventKind, UploadBegin, UploadFinish
+from narrowboat_protocol.documents import EventKind, RoleName, UploadBegin, UploadFinish
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, Topic, operator_topic
 
@@ -195,10 +195,16 @@ class Loop:
             _log.info("counts: %s", self._parts.metrics.line())
 
     def _read_operators(self) -> None:
+        desk, version_before = self._parts.desk, self._parts.desk.operators_version
         try:
-            self._parts.desk.replace_operators(self._parts.read_operators())
+            desk.replace_operators(self._parts.read_operators())
         except NarrowboatError as error:
             _log.warning("the operators document stays as it was: %s", error)
+            return
+        if desk.operators_version > version_before:
+            self._parts.performer.note_operators(desk.operators_version)
+            facts = {"version": desk.operators_version}
+            self._parts.performer.record("operators replaced", RoleName.ADMIN.value, facts, self._clocks())
 
     def _read_roots(self) -> None:
         """Take up the roots that were put into the folder, and tell everybody."""

@@ -93,10 +93,14 @@ class _Seen:
 class OperatorDesk:
     """Judges commands, and remembers which were seen."""
 
-    def __init__(self, trust: Trust, operators: bytes, replays: tuple[Replay, ...], replays_max: int) -> None:
-        """Raises a `PeerError` if the operators document is not signed by the root's admin keys."""
+    def __init__(
+        self, trust: Trust, operators: bytes, version_taken: int, replays: tuple[Replay, ...], replays_max: int
+    ) -> None:
+        """Raises a `PeerError` if the operators document is not signed by the root's admin keys, or is older than the
+        one that was taken before: whoever was revoked since would be back.
+        """
         self._trust = trust
-        self._operators = trust.open_by_role(Operators, operators, RoleName.ADMIN)
+        self._operators = self._open(operators, version_taken)
         self._replays_max = replays_max
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._seen = {
@@ -108,12 +112,18 @@ class OperatorDesk:
 
     def replace_operators(self, operators: bytes) -> None:
         """Take a newer operators document. Raises a `PeerError`, and keeps the old one, for what is not believed."""
+        self._operators = self._open(operators, self._operators.version)
+
+    @property
+    def operators_version(self) -> int:
+        """It must be stored before a command is carried out under it."""
+        return self._operators.version
+
+    def _open(self, operators: bytes, version_min: int) -> Operators:
         document = self._trust.open_by_role(Operators, operators, RoleName.ADMIN)
-        if document.version < self._operators.version:
-            raise TrustError(
-                Reason.STALE, f"expected operators version {self._operators.version} or newer, got {document.version}"
-            )
-        self._operators = document
+        if document.version < version_min:
+            raise TrustError(Reason.STALE, f"expected operators version {version_min} or newer, got {document.version}")
+        return document
 
     def judge(self, name: str, data: bytes, now_s: int) -> Accepted | Repeated | Refused:
         """Judge what came on the command topic of `name`. Raises a `PeerError` if it is not a command at all."""

@@ -71,6 +71,10 @@ class Performer:
         """Append an entry to the audit log, in this batch."""
         self._store.put_audit_entry(self._chain.append(now.wall_s, what, who, facts))
 
+    def note_operators(self, version: int) -> None:
+        """Store, in this batch, which operators document was taken, so that no older one is taken later."""
+        self._store.put_operators_version(version)
+
     def send(self, topic: str, payload: bytes, qos: int) -> None:
         """Send a message after the commit of this batch."""
         self._messages.append((topic, payload, qos))

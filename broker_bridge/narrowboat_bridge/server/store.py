@@ -45,6 +45,7 @@ from .rows import (
 )
 
 _VERSION_KEY, _FLEET_KEY, _EVENTS_KEY = "schema_version", "fleet_id", "event_sequence"
+_OPERATORS_KEY = "operators_version"
 _WRITE_ORDER: tuple[Table, ...] = (
     schema.meta,
     schema.devices,
@@ -79,6 +80,8 @@ class Loaded:
     """The newest of each device, as signed."""
     replays: tuple[Replay, ...]
     event_sequence: int
+    operators_version: int
+    """The highest that was taken."""
     newest_audit_entry: AuditEntry | None
 
 
@@ -153,6 +156,9 @@ class Store:
     def put_event_sequence(self, sequence: int) -> None:
         self._put(schema.meta, {"key": _EVENTS_KEY, "value": sequence.to_bytes(8, "big")})
 
+    def put_operators_version(self, version: int) -> None:
+        self._put(schema.meta, {"key": _OPERATORS_KEY, "value": version.to_bytes(8, "big")})
+
     def put_audit_entry(self, entry: AuditEntry) -> None:
         self._put(schema.audit, {"sequence": entry.sequence, "content": entry.content, "hash": entry.hash})
 
@@ -201,6 +207,7 @@ class Store:
             assignments=signed,
             replays=tuple(Replay(**row) for row in self._rows(schema.replays)),
             event_sequence=int.from_bytes(self._meta(_EVENTS_KEY) or b"", "big"),
+            operators_version=int.from_bytes(self._meta(_OPERATORS_KEY) or b"", "big"),
             newest_audit_entry=self._newest_audit_entry(),
         )
 
