@@ -5,7 +5,8 @@ A record file holds two copies of its content, each in a half of its own that st
     copy = magic || format || generation || length || SHA-256 of what stands before and of the content || content
 
 Saving writes the copy that is not the newest and syncs it, so the newest one is never touched. A power cut
-leaves at most that copy torn, its checksum says so, and the other one, a generation older, counts. The
+leaves at most that copy torn, its checksum says so, and the other one, a generation older, counts. A first
+save writes both, since one read that fails would else take the only copy for damaged. The
 files are allocated when the gateway is provisioned and written in place: a full disk can stop a download,
 never the save that commits a slot.
 
@@ -72,6 +73,7 @@ class RecordFile:
         self._half_bytes = _half_bytes(content_bytes_max)
         self._generation = 0
         self._newest_half: int | None = None
+        self._is_alone = False
         self.is_newer = False
         """The content that was loaded last is there, in a format that only a newer agent knows."""
         try:
@@ -117,7 +119,7 @@ class RecordFile:
             raise medium_failed(f"read {self._path}", error) from error
         damaged = [half for half in (0, 1) if half not in copies and not self._is_blank(halves[half])]
         self._warn_of_damage(damaged)
-        self._newest_half = _newest_of(copies)
+        self._newest_half, self._is_alone = _newest_of(copies), not copies
         newest = copies.get(self._newest_half, _Copy(0, None if damaged else b""))
         self._generation = newest.generation
         self.is_newer = bool(copies) and newest.content is None
@@ -136,6 +138,13 @@ class RecordFile:
             )
         if self._newest_half is None:
             self.load()
+        self._write(content)
+        if self._is_alone:
+            self._write(content)
+            self._is_alone = False
+
+    def _write(self, content: bytes) -> None:
+        """Write the copy that is not the newest, and make it the newest."""
         half, generation = (
             self._newest_half ^ 1 if self._newest_half is not None else 0,
             (self._generation + 1) % _GENERATIONS,

@@ -33,6 +33,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "journal.record"
     RecordFile.allocate(DISK, path, CONTENT_BYTES_MAX)
     with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
+        record.save(b"first")
         record.save(OLD)
         record.save(NEW)
     return path
@@ -55,6 +56,16 @@ def test_a_new_record_has_no_content(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_the_newest_content_is_loaded(path: Path) -> None:
+    assert load(path) == NEW
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_record_that_was_saved_once_survives_a_half_that_cannot_be_read(tmp_path: Path, half: int) -> None:
+    """Else one read that fails after provisioning has the boot loader take the boot state for lost."""
+    path = tmp_path / "boot.state"
+    RecordFile.allocate(DISK, path, CONTENT_BYTES_MAX)
+    save(path, NEW)
+    flip_bit(path, half * HALF_BYTES)
     assert load(path) == NEW
 
 
