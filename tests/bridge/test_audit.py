@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from narrowboat_bridge.audit import AuditChain, AuditEntry, verify_chain
+from narrowboat_bridge.core.actions import Record
+from narrowboat_bridge.core.changes import STEPS_RECORDED_MAX
 from narrowboat_bridge.server.store import Store
 from narrowboat_protocol.cbor import decode, encode
 from narrowboat_protocol.documents import CampaignAbort, CampaignList, CampaignStart, OperatorRole
 from narrowboat_protocol.errors import MediumError
 from narrowboat_protocol.states import State
 from tests.bridge.kit import running_bridge
+from tests.bridge.world import World, only
 from tests.support.fleet import NOW, FleetKit
 
 FLEET_ID = bytes(32)
@@ -144,3 +147,16 @@ def content_of(entry: AuditEntry) -> dict[int, object]:
     content = decode(entry.content, max_bytes=10_000)
     assert isinstance(content, dict)
     return content
+
+
+def test_a_gateway_that_goes_back_and_forth_for_ever_does_not_fill_the_log() -> None:
+    """Its reports are truly its own, ten a second may come, and nobody can prune the log."""
+    world = World()
+    world.hello()
+    world.start()
+    entries = []
+    for n in range(2, 1000):
+        state = State.DOWNLOADING if n % 2 else State.VERIFYING
+        entries += only(Record, world.report(state, pair=(1, n)))
+    assert len(entries) == STEPS_RECORDED_MAX
+    assert only(Record, world.report(State.FAILED, pair=(1, 1000))), "its end is recorded all the same"

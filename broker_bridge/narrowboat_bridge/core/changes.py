@@ -7,6 +7,7 @@ is said.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from narrowboat_protocol.documents import EventKind
@@ -20,6 +21,11 @@ from .schedule import Schedule
 ALARM_INTERVAL_S = 3600
 """A device raises one alarm in this time, so that a clone cannot fill the audit log."""
 
+STEPS_RECORDED_MAX = 64
+"""So many changes of state of one attempt go into the audit log while the bridge runs, beside its ends. An honest
+device needs a handful; one that goes back and forth for ever must not fill a log that nobody can prune.
+"""
+
 
 class Changes:
     """The ledger and the schedule, and how they change."""
@@ -27,6 +33,7 @@ class Changes:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.schedule = Schedule()
+        self._steps_recorded: Counter[tuple[str, str]] = Counter()
 
     def put_device(self, device: Device, turn: Turn) -> None:
         self.ledger.devices[device.name] = device
@@ -38,7 +45,7 @@ class Changes:
 
     def change_state(self, before: Attempt, after: Attempt, turn: Turn) -> None:
         """Replace an attempt by what a report or a hello made of it."""
-        if after.state is not before.state:
+        if after.state is not before.state and self._is_to_record(after):
             facts: dict[str, str | int] = {"campaign": after.campaign, "state": str(after.state)}
             if after.reason is not None:
                 facts["reason"] = after.reason.value
@@ -59,6 +66,14 @@ class Changes:
             )
         )
         self.settle(after, turn)
+
+    def _is_to_record(self, attempt: Attempt) -> bool:
+        """Whether a change of state goes into the audit log: each end, and the first steps on the way there."""
+        if attempt.has_end:
+            return True
+        key = (attempt.campaign, attempt.device)
+        self._steps_recorded[key] += 1
+        return self._steps_recorded[key] <= STEPS_RECORDED_MAX
 
     def settle(self, attempt: Attempt, turn: Turn) -> None:
         """Replace an attempt by one of which less, or nothing more, is expected."""
@@ -84,6 +99,8 @@ class Changes:
 
     def forget_campaign(self, campaign: Campaign, turn: Turn) -> None:
         self.ledger.forget_campaign(campaign.name)
+        for key in [key for key in self._steps_recorded if key[0] == campaign.name]:
+            del self._steps_recorded[key]
         turn.write(ForgetCampaign(campaign.name))
 
     def deliver(self, name: str, now: Now, turn: Turn) -> None:
