@@ -351,6 +351,24 @@ def test_a_spent_budget_pays_for_no_block_after_a_restart(gateway: Gateway, rele
     assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
 
 
+def test_a_spent_budget_pays_for_no_block_when_the_same_is_assigned_anew(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    """A bridge assigns anew after each of its starts, and after each start of the device."""
+    brought_to(gateway, State.DOWNLOADING, release)
+    gateway.assign(release, byte_budget=10_000)
+    gateway.give(ev.WireBytesCounted(10_001))
+    gateway.give(ev.LinkLost())
+    gateway.connect()
+    asked = len(gateway.fetched())
+    for _ in range(3):
+        gateway.assign(release, byte_budget=10_000)
+        gateway.pass_time(10)
+    assert len(gateway.fetched()) == asked
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_budget_that_the_last_block_exceeds_holds_the_update_before_its_reboot(
     gateway: Gateway, release: MadeRelease
 ) -> None:

@@ -166,7 +166,7 @@ class Lifecycle:
         if merged.state is State.OFFERED:
             actions += course.ask(Hook.DOWNLOAD)
         elif merged.state in (State.DOWNLOADING, State.VERIFYING):
-            actions += self._fetching.adopt(now)
+            actions += [*self._hold_if_spent(now), *self._fetching.adopt(now)]
         elif merged.state is State.INSTALLED:
             actions += self._trial.consider_reboot(now)
         return actions
@@ -293,8 +293,13 @@ class Lifecycle:
             return self._course.ask(Hook.DOWNLOAD)
         if state is State.INSTALLED:
             return self._trial.consider_reboot(now)
-        spent = state is State.DOWNLOADING and self._course.current.budget_is_spent
-        return [*(self._wait_for_budget(now) if spent else ()), *self._fetching.start(now)]
+        return [*self._hold_if_spent(now), *self._fetching.start(now)]
+
+    def _hold_if_spent(self, now: Now) -> list[Action]:
+        """Before a download goes on: no request leaves once the budget is spent."""
+        attempt = self._course.current
+        spent = attempt.state is State.DOWNLOADING and attempt.budget_is_spent
+        return self._wait_for_budget(now) if spent else []
 
     def _wait_for_budget(self, now: Now) -> list[Action]:
         return self._course.wait_for(HoldReason.BYTE_BUDGET, now.monotonic_s + _BUDGET_CHECK_S, now)
