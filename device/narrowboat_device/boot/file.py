@@ -96,7 +96,10 @@ class FileBootControl:
     def commit(self, slot: str) -> None:
         state = self._read()
         self._check_known(slot)
-        self._write(BootState(slot, None, 0, state.bootable | {slot}))
+        # Twice, so that both copies say so: the loader may not get the newest one to read, and the step before a commit
+        # is a trial without tries left, which it ends for good.
+        for _ in range(2):
+            self._write(BootState(slot, None, 0, state.bootable | {slot}))
 
     def restore(self, slot: str) -> None:
         self._check_known(slot)

@@ -5,7 +5,7 @@ The content is a JSON object, for eyes and for boot scripts; the file is a recor
 written in turn, as U-Boot's redundant environment is, and for the same reasons: it is written in place, so
 a full disk cannot stop a commit, and a power cut leaves the state before or the state after. Every change
 is one step, so falling back by one copy is falling back by one step, and every step was a state in which
-the machine boots.
+the machine boots. Only a commit goes into both copies: no fallback undoes what was reported.
 """
 
 from __future__ import annotations
