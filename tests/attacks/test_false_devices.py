@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pytest
 
 from narrowboat_bridge.broker_home import Listener
-from narrowboat_protocol.documents import Delivery
+from narrowboat_protocol.cose import SignedDocument
+from narrowboat_protocol.documents import Assignment, Delivery
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import KIB, MIB
 from narrowboat_protocol.states import State
@@ -46,6 +47,11 @@ class Stranger:
             topic, data = self.mqtt.next_message()
             if topic == device_topic(self.kit.name, channel):
                 return data
+
+    def next_assignment(self) -> int:
+        """The counter of the next one."""
+        delivery = Delivery.decode(self.next_on(Channel.ASSIGN))
+        return Assignment.decode(SignedDocument.decode(delivery.assignment).content).counter
 
 
 @pytest.fixture
@@ -151,20 +157,22 @@ def test_an_old_report_replayed_moves_nothing(lab: Lab, stack: ExitStack) -> Non
     device = admit(lab, stack, kit, credentials)
     device.say(Channel.HELLO, kit.hello())
     lab.start(pushed[0], "parrot", "gw-parrot")
+    first = device.next_assignment()
     said = [
-        kit.report(pushed[0].made.digest, state, attempt=1, pair=(1, n))
+        kit.report(pushed[0].made.digest, state, attempt=first, pair=(1, n))
         for n, state in enumerate((State.DOWNLOADING, State.FAILED), 2)
     ]
     for report in said:
         device.say(Channel.REPORT, report)
     lab.wait_for_end("parrot", "gw-parrot")
     lab.start(pushed[1], "parrot-2", "gw-parrot")
-    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.DOWNLOADING, attempt=2, pair=(1, 4)))
+    second = device.next_assignment()
+    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.DOWNLOADING, attempt=second, pair=(1, 4)))
     lab.wait_for_state("parrot-2", "gw-parrot", "downloading")
     before = [lab.attempt(name, "gw-parrot") for name in ("parrot", "parrot-2")]
     for report in said:
         device.say(Channel.REPORT, report)
-    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.VERIFYING, attempt=2, pair=(1, 5)))
+    device.say(Channel.REPORT, kit.report(pushed[1].made.digest, State.VERIFYING, attempt=second, pair=(1, 5)))
     lab.wait_for_state("parrot-2", "gw-parrot", "verifying")
     assert lab.attempt("parrot", "gw-parrot") == before[0]
     assert not [entry for entry in lab.audit() if entry[:2] == ("alarm", "gw-parrot")]
