@@ -30,7 +30,7 @@ from narrowboat_protocol.trust import Trust
 from . import root_changes as changes
 from .arguments import Subparsers, add_command, add_group, digest, host, name, out_file, port, positive
 from .exits import ExitCode
-from .files import read_bounded, write_new
+from .files import read_bounded, write_atomically, write_new
 from .fleet_folder import FleetFolder
 from .output import JsonValue, iso_time, print_result
 from .root_draft import Draft, merged
@@ -58,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "publish",
         _publish,
         "put a draft with enough signatures into the fleet folder",
-        "It must follow on the newest root there. Devices get it from the bridge.",
+        "It must follow on the newest root there. Devices get it from the bridge; folders of operators get it here.",
     )
     publish.add_argument("file", metavar="DRAFT", type=Path)
     publish.add_argument("--fleet", metavar="FOLDER", type=Path, required=True, help="the fleet folder")
@@ -233,13 +233,17 @@ def _publish(arguments: argparse.Namespace) -> int:
     folders = [folder for folder in (fleet.bridge / "root", fleet.root_folder) if folder.is_dir()]
     for folder in folders:
         write_new(folder / f"{version}.root", data)
+    operators = sorted(fleet.path.glob("operators/*/root.signed"))
+    for file in operators:
+        write_atomically(file, data)
     print_result(
         {
-            "files": [str(folder / f"{version}.root") for folder in folders],
+            "files": [str(folder / f"{version}.root") for folder in folders] + [str(file) for file in operators],
             "version": version,
             "meaning": list(changes.explain(None if draft.before is None else draft.before.root, draft.root)),
             "next": [
                 "send the bridge SIGHUP; copy the file to root/ of every other bridge, and do the same there",
+                "give it to operators whose folder is elsewhere, as root.signed",
                 "copy it to the root addresses of the fleet, if there are any",
             ],
         },

@@ -1,0 +1,1 @@
+"""Ceremonies of the owner: docs/ceremonies.md, performed."""
