@@ -58,6 +58,8 @@ class BrokerCertificates:
     server_certificate: bytes
     server_key: bytes
     authorities: Mapping[Listener, bytes]
+    device_crl: bytes
+    """What the device authority has revoked; a broker without the file lets nobody in."""
 
 
 def access_lists() -> dict[Listener, str]:
@@ -100,6 +102,7 @@ def write_broker_home(
         _write(folder / "acl" / f"{listener}.acl", text.encode(), _PRIVATE)
     for listener in Listener:
         _write(folder / "tls" / f"{listener}-ca.pem", certificates.authorities[listener], _SHARED)
+    _write(folder / "tls" / "device-crl.pem", certificates.device_crl, _SHARED)
     _write(folder / "tls" / "server-cert.pem", certificates.server_certificate, _SHARED)
     _write(folder / "tls" / "server-key.pem", certificates.server_key, _PRIVATE)
 

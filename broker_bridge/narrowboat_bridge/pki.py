@@ -14,7 +14,7 @@ certificate is valid from a day before it is issued, since a gateway's clock may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -130,12 +130,49 @@ def issue_server(
 
 def read_request(request_pem: bytes) -> ec.EllipticCurvePublicKey:
     """The key in a certificate request, whose holder proved to have it by signing. The subject is not looked at."""
+    return _read_request(x509.load_pem_x509_csr, request_pem)
+
+
+def read_request_der(request_der: bytes) -> ec.EllipticCurvePublicKey:
+    """As `read_request`."""
+    return _read_request(x509.load_der_x509_csr, request_der)
+
+
+def issue_crl(authority: Authority, number: int, serials: Iterable[int], now_s: int) -> bytes:
+    """The list (PEM) of what an authority takes back. It has no end, since a broker lets nobody in by one that is over
+    (RFC 5280 section 5.1.2.5 demands a date).
+    """
+    now = datetime.fromtimestamp(now_s, UTC)
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=authority.certificate.subject, last_update=now - _BACKDATED, next_update=_NO_EXPIRY
+    ).add_extension(x509.CRLNumber(number), critical=False)
+    for serial in sorted(serials):
+        builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder(serial, now).build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def read_crl(crl_pem: bytes, authority: x509.Certificate) -> tuple[int, frozenset[int]]:
+    """The number of a list and the serial numbers on it. Raises `UsageError` if the authority did not sign it."""
+    key = authority.public_key()
     try:
-        request = x509.load_pem_x509_csr(request_pem)
+        crl = x509.load_pem_x509_crl(crl_pem)
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        if isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key):
+            return number, frozenset(entry.serial_number for entry in crl)
+    except (*_UNREADABLE, x509.ExtensionNotFound):
+        pass
+    raise UsageError(
+        Reason.BAD_CONFIG, "expected a revocation list that the device authority signed, in PEM; bring it back"
+    )
+
+
+def _read_request(load: Callable[[bytes], x509.CertificateSigningRequest], data: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        request = load(data)
         signed = request.is_signature_valid
         key = request.public_key()
     except _UNREADABLE:
-        raise DocumentError(Reason.BAD_DOCUMENT, "expected a certificate request in PEM") from None
+        raise DocumentError(Reason.BAD_DOCUMENT, "expected a certificate request") from None
     if not signed:
         raise TrustError(Reason.BAD_SIGNATURE, "the certificate request is not signed by the key that it holds")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

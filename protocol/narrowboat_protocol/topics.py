@@ -1,10 +1,11 @@
 """The topic grammar: every topic that the protocol uses, who may write it, and how to take one apart.
 
-    nb/d/<device>/hello report get get-any request   written by that device
-    nb/d/<device>/assign ack data root reply         read by it
-    nb/o/<operator>/command upload                   written by that operator   nb/o/<operator>/reply  read by them
-    nb/e/<claim>/request       written by an applicant     nb/e/<claim>/reply/<thumbprint>  read by it
-    nb/event  read by operators                nb/root (retained)  read by devices and operators
+    written by its owner                               read by its owner
+    nb/d/<device>/hello report get get-any request     nb/d/<device>/assign ack data root reply
+    nb/o/<operator>/command upload                     nb/o/<operator>/reply
+    nb/e/<claim>/request                               nb/e/<claim>/reply/<thumbprint>
+
+    nb/event  read by operators                        nb/root (retained)  read by devices and operators
 
 The third level names the party, which is the common name of its certificate and thereby its user name at the broker;
 an ACL needs no more than `%u`. Many gateways may hold one claim, so what answers one of them ends in the thumbprint of

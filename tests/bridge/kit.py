@@ -160,6 +160,7 @@ def make_config(folder: Path, fleet: FleetKit, *operators: OperatorKit, limits: 
         "device-ca.pem": fleet.device_ca.pem,
         "director.pem": fleet.director.to_pem(),
         "bridge.pem": fleet.bridge.to_pem(),
+        "device-ca-key.pem": fleet.device_ca.authority.key_pem,
     }
     for name, content in files.items():
         path = folder / name
@@ -176,6 +177,8 @@ def make_config(folder: Path, fleet: FleetKit, *operators: OperatorKit, limits: 
             operators=folder / "operators.signed",
             device_ca=folder / "device-ca.pem",
         ),
-        keys=KeysConfig(director=folder / "director.pem", bridge=folder / "bridge.pem"),
+        keys=KeysConfig(
+            director=folder / "director.pem", bridge=folder / "bridge.pem", device_ca=folder / "device-ca-key.pem"
+        ),
         limits=limits,
     )

@@ -96,13 +96,16 @@ def test_the_root_verifies_and_names_the_keys_that_lie_there(fleet: Made) -> Non
 def test_every_private_key_is_its_owners_alone(fleet: Made) -> None:
     run("pki", "issue", "device", "gw-1", "--fleet", fleet.path)
     private = [path for path in fleet.path.rglob("*.pem") if b"PRIVATE KEY" in path.read_bytes()]
-    assert len(private) == 15
+    assert len(private) == 16
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 
-def test_a_role_key_lies_in_one_place_only(fleet: Made) -> None:
-    private = [path.read_bytes() for path in fleet.path.rglob("*.pem") if b"PRIVATE KEY" in path.read_bytes()]
-    assert len(private) == len(set(private))
+def test_a_role_key_lies_in_one_place_only_and_the_bridge_has_the_authority_for_devices_alone(fleet: Made) -> None:
+    files = {path: path.read_bytes() for path in fleet.path.rglob("*.pem") if b"PRIVATE KEY" in path.read_bytes()}
+    copies = [path.relative_to(fleet.path) for path, key in files.items() if list(files.values()).count(key) > 1]
+    assert sorted(map(str, copies)) == ["bridge/device-ca-key.pem", "pki/device-ca-key.pem"]
+    authorities = [path.name for path in (fleet.path / "bridge").glob("*-ca-key.pem")]
+    assert authorities == ["device-ca-key.pem"]
 
 
 def test_bridge_device_and_operator_accept_what_was_made_for_them(fleet: Made) -> None:

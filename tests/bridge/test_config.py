@@ -32,6 +32,7 @@ device_ca = "device-ca.pem"
 [keys]
 director = "director.pem"
 bridge = "bridge.pem"
+device_ca = "device-ca-key.pem"
 """.replace("{fleet_id}", "ab" * 32)
 
 

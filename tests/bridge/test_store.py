@@ -190,7 +190,7 @@ def test_the_store_of_another_fleet_is_not_opened(store: Store, path: Path) -> N
 
 def test_the_store_of_another_version_is_not_opened(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
-        database.execute("UPDATE meta SET value = x'00000002' WHERE key = 'schema_version'")
+        database.execute("UPDATE meta SET value = x'00000099' WHERE key = 'schema_version'")
         database.commit()
     with pytest.raises(UsageError, match="version"):
         open_store(path)

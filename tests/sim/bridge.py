@@ -19,18 +19,22 @@ from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Now, ReleaseAdded, Restored
 from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.director import Director
+from narrowboat_bridge.server.enrolment import EnrolmentIntake
 from narrowboat_bridge.server.herald import Herald
 from narrowboat_bridge.server.intake import Intake, IntakeLimits
+from narrowboat_bridge.server.issuer import Issuer
 from narrowboat_bridge.server.loop import Inbox, LinkOpened, Loop, MessageArrived, Parts
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.operators import OperatorDesk
 from narrowboat_bridge.server.payloads import PayloadLimits, PayloadServer, payloads_of
-from narrowboat_bridge.server.performer import Performer
+from narrowboat_bridge.server.performer import Office, Performer
+from narrowboat_bridge.server.revocation import RevocationList
 from narrowboat_bridge.server.root_shelf import RootShelf
-from narrowboat_bridge.server.store import Store
+from narrowboat_bridge.server.store import Loaded, Store
 from narrowboat_bridge.server.upload_worker import UploadOutcome, UploadWorker
 from narrowboat_bridge.server.uploads import UploadLimits, Uploads
 from narrowboat_protocol.topics import Channel, bridge_subscriptions, parse_topic
+from narrowboat_protocol.trust import Trust
 from tests.support.fleet import NOW
 
 from .bridge_disk import Batch, BridgeDisk
@@ -270,8 +274,7 @@ class SimBridge:
         desk = OperatorDesk(trust, site.operators_document, loaded.operators_version, loaded.replays, REPLAYS_MAX)
         performer = Performer(
             store,
-            Director(site.fleet.director, trust, loaded.assignments),
-            Herald(site.fleet.bridge, trust, loaded.event_sequence),
+            _office(site, trust, loaded, lambda: self.clocks().wall_s),
             AuditChain(trust.fleet_id, loaded.newest_audit_entry),
             desk,
             payloads,
@@ -293,6 +296,7 @@ class SimBridge:
             Parts(
                 campaigns=campaigns,
                 intake=intake,
+                enrolments=EnrolmentIntake(trust.fleet_id, 200.0, metrics),
                 desk=desk,
                 performer=performer,
                 uploads=_no_uploads(site, lambda: self.clocks().wall_s, metrics),
@@ -328,6 +332,18 @@ class SimBridge:
 
         control, data = self._paths
         return client(control, documents, 1, self._take_document), client(data, requests, 0, self._take_request)
+
+
+def _office(site: Site, trust: Trust, loaded: Loaded, wall_s: Callable[[], int]) -> Office:
+    """Every gateway has its certificate from the beginning. A list of what is revoked stays in memory."""
+    authority = site.fleet.device_ca.authority
+    path = FolderPath(site.folder.name) / "device-crl.pem"
+    return Office(
+        Director(site.fleet.director, trust, loaded.assignments),
+        Herald(site.fleet.bridge, trust, loaded.event_sequence),
+        Issuer(authority, loaded.certificates),
+        RevocationList(path, authority, None, wall_s),
+    )
 
 
 def _no_uploads(site: Site, wall_s: Callable[[], int], metrics: Metrics) -> UploadWorker:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Self
 
 from narrowboat_bridge.broker_home import BrokerCertificates, Listener, Ports, write_broker_home
-from narrowboat_bridge.pki import Authority, issue_client, issue_server, key_to_pem, new_key
+from narrowboat_bridge.pki import Authority, issue_client, issue_crl, issue_server, key_to_pem, new_key
 
 from .tools import require_tool
 
@@ -158,6 +158,7 @@ class Broker:
             issue_server(server, [HOST, "localhost"], key.public_key(), ISSUED_AT, _VALID_DAYS),
             key_to_pem(key),
             {listener: authority.certificate_pem for listener, authority in self.authorities.items()},
+            issue_crl(self.authorities[Listener.DEVICE], 1, (), ISSUED_AT),
         )
         write_broker_home(self.home, certificates, self.ports, "root" if os.geteuid() == 0 else None)
 

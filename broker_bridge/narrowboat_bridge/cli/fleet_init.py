@@ -36,7 +36,7 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 
 from ..broker_home import BrokerCertificates, Listener, Ports, write_broker_home
-from ..pki import Authority, issue_server, key_to_pem, new_key
+from ..pki import Authority, issue_crl, issue_server, key_to_pem, new_key
 from .arguments import Subparsers, add_command, class_name, domain, host, name, port, positive
 from .exits import ExitCode
 from .files import PRIVATE, PUBLIC, write_new
@@ -89,6 +89,11 @@ device_ca = "device-ca.pem"
 [keys]
 director = "director.pem"
 bridge = "bridge.pem"
+device_ca = "device-ca-key.pem"
+
+[enrolment]
+crl = "../broker/tls/device-crl.pem"
+# crl_command = ["systemctl", "reload", "mosquitto"]
 """
 
 _RELEASE_TOML = """\
@@ -292,14 +297,17 @@ def _fill_broker(fleet: FleetFolder, plan: Plan, authorities: Mapping[str, Autho
     key = new_key()
     certificate = issue_server(authorities[SERVER], plan.hosts, key.public_key(), now_s)
     trusted = {listener: authorities[listener].certificate_pem for listener in Listener}
+    nothing_revoked = issue_crl(authorities[Listener.DEVICE], 1, (), now_s)
+    certificates = BrokerCertificates(certificate, key_to_pem(key), trusted, nothing_revoked)
     # Mosquitto started by root becomes another user, who could not read files of root's.
     user = "root" if os.geteuid() == 0 else None
-    write_broker_home(fleet.broker_home, BrokerCertificates(certificate, key_to_pem(key), trusted), plan.ports, user)
+    write_broker_home(fleet.broker_home, certificates, plan.ports, user)
 
 
 def _fill_bridge(fleet: FleetFolder, authorities: Mapping[str, Authority], now_s: int) -> None:
     make_bridge(fleet, authorities[Listener.BRIDGE], BRIDGE_NAME, now_s)
     write_new(fleet.bridge / "device-ca.pem", authorities[Listener.DEVICE].certificate_pem, PUBLIC)
+    write_new(fleet.bridge / "device-ca-key.pem", authorities[Listener.DEVICE].key_pem, PRIVATE)
     (fleet.bridge / "data").mkdir(mode=0o700)
 
 

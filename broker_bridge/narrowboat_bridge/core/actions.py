@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from narrowboat_protocol.documents import Assignment, BootPair, EventKind
+from narrowboat_protocol.documents import Assignment, BootPair, EnrolmentOutcome, EventKind
 from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.keys import PublicKey
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.states import HoldReason, State
 
-from .records import Attempt, Campaign, Device, Release
+from .events import EnrolmentRequested
+from .records import Attempt, Campaign, Claim, Device, Registration, Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,34 @@ class StoreAssignment:
     """Sign this assignment and keep it as the newest of its device."""
 
     assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class StoreClaim:
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRegistration:
+    registration: Registration
+
+
+@dataclass(frozen=True, slots=True)
+class IssueCertificate:
+    """Make a certificate for a device's key, and keep it as the newest of that key."""
+
+    device: str
+    key: PublicKey
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeCertificates:
+    """Put every certificate of a device on the list that the broker reads, for good."""
+
+    device: str
+    certificate: bytes | None
+    """The one that its hello brought, which may have been made by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +169,33 @@ class Answer:
     outcome: Document | Refusal
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerEnrolment:
+    """Send a signed reply to a key that asked; with the newest certificate of that key if it is issued."""
+
+    request: EnrolmentRequested
+    outcome: EnrolmentOutcome
+    at: int
+    device: str | None = None
+    refusal: Refusal | None = None
+    ask_again_at: int | None = None
+
+
 Write = (
-    StoreDevice | StoreReport | StoreRelease | StoreCampaign | ForgetCampaign | StoreAttempt | StoreAssignment | Record
+    StoreDevice
+    | StoreReport
+    | StoreRelease
+    | StoreCampaign
+    | ForgetCampaign
+    | StoreAttempt
+    | StoreAssignment
+    | StoreClaim
+    | StoreRegistration
+    | IssueCertificate
+    | RevokeCertificates
+    | Record
 )
-Say = Acknowledge | Deliver | SendRoots | Emit | Answer
+Say = Acknowledge | Deliver | SendRoots | Emit | Answer | AnswerEnrolment
 Action = Write | Commit | Say
 
 

@@ -2,7 +2,9 @@
 and time.
 
     hello, report    `devices`       who speaks (`registry`), what it changes (`attempts`), what to send (`steering`)
+    request          `admission`     who becomes a device, and under which key
     command          `operations`    start, abort, show (`views`), add a release
+                     `registrar`     claims, keys and names
     time             `schedule`      look again at devices that did not answer, and at those of a new campaign
 
 Each decision reads the `ledger` and goes through `changes`, which makes it an action. A campaign for a list
@@ -17,10 +19,12 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from .actions import Action, Answer, Turn
+from .admission import Admissions
 from .changes import Changes
 from .devices import Devices
 from .events import (
     CommandAccepted,
+    EnrolmentRequested,
     Event,
     HelloArrived,
     Now,
@@ -32,6 +36,8 @@ from .events import (
 )
 from .operations import Operations
 from .records import Device, Release
+from .registrar import REQUESTS as REGISTRAR_REQUESTS
+from .registrar import Registrar
 from .schedule import FIRST_INTERVAL_S, RESTORED_PER_S
 
 
@@ -51,6 +57,8 @@ class Campaigns:
         self._changes = Changes()
         self._ledger = self._changes.ledger
         self._devices = Devices(self._changes, settings.root_version)
+        self._admissions = Admissions(self._changes)
+        self._registrar = Registrar(self._changes)
         self._operations = Operations(
             self._changes, releases_max=settings.releases_max, campaigns_max=settings.campaigns_max
         )
@@ -66,6 +74,10 @@ class Campaigns:
 
     def device(self, name: str) -> Device | None:
         return self._ledger.devices.get(name)
+
+    def is_revoked(self, kid: bytes) -> bool:
+        """True if nothing is believed under this key any more."""
+        return self._ledger.is_revoked(kid)
 
     def release(self, digest: bytes) -> Release | None:
         """A release that is in the store."""
@@ -85,8 +97,13 @@ class Campaigns:
                 self._devices.take_hello(event, now, turn)
             case ReportArrived():
                 self._devices.take_report(event, now, turn)
+            case EnrolmentRequested():
+                self._admissions.take_request(event, now, turn)
             case CommandAccepted():
-                outcome = self._operations.carry_out(event, now, turn)
+                if isinstance(event.request, REGISTRAR_REQUESTS):
+                    outcome = self._registrar.carry_out(event, now, turn)
+                else:
+                    outcome = self._operations.carry_out(event, now, turn)
                 turn.say(Answer(event.operator, event.request_id, outcome))
             case ReleaseAdded():
                 outcome = self._operations.add_release(event, turn)

@@ -109,6 +109,14 @@ class Changes:
         turn.say(Deliver(name, tuple(self.ledger.releases[target.release].envelope for target in targets)))
         self.schedule.again(name, now.monotonic_s)
 
+    def suspect(self, device: Device, text: str, now: Now, turn: Turn) -> None:
+        """There may be two of this device: neither is given anything until an operator has looked."""
+        stopped = replace(device, stopped=True)
+        if not device.stopped:
+            self.put_device(stopped, turn)
+        self.schedule.drop(device.name)
+        self.alarm(stopped, text, now, turn)
+
     def alarm(self, device: Device, text: str, now: Now, turn: Turn) -> None:
         """Tell people, and the audit log, that something happened which an honest agent does not do."""
         if 0 <= now.wall_s - device.alarmed_at < ALARM_INTERVAL_S:

@@ -65,7 +65,7 @@ class Devices:
         digest = digest_of(event.content)
         match standing(device, report.pair, digest):
             case Standing.CLONE:
-                self._changes.alarm(device, "a report under a pair that was used before", now, turn)
+                self._changes.suspect(device, "a report under a pair that was used before", now, turn)
             case Standing.DUPLICATE:
                 self._acknowledge(device, (report.pair, digest), event.challenge, turn)
             case Standing.NEW | Standing.LATE:
@@ -118,11 +118,16 @@ class Devices:
             turn.write(Record("device admitted", hello.device, {"key": event.key.kid.hex()}))
             return admit(hello, event.key, digest, now.wall_s)
         if known.key.kid != event.key.kid:
-            self._changes.alarm(known, "a hello under another key than the one pinned", now, turn)
-            return None
+            registered = self._ledger.registered(hello.device)
+            if registered is None or registered.kid != event.key.kid:
+                self._changes.suspect(known, "a hello under another key than the one pinned", now, turn)
+                return None
+            turn.write(Record("device key changed", hello.device, {"key": event.key.kid.hex()}))
+            fresh = admit(hello, event.key, digest, now.wall_s)
+            return replace(fresh, first_seen_at=known.first_seen_at, reports_stored=known.reports_stored)
         order = standing(known, hello.pair, digest)
         if order is Standing.CLONE or (order is Standing.LATE and is_live(known, hello)):
-            self._changes.alarm(known, "a hello under a pair that was used before", now, turn)
+            self._changes.suspect(known, "a hello under a pair that was used before", now, turn)
             return None
         if order is Standing.DUPLICATE:
             return replace(known, last_seen_at=now.wall_s)

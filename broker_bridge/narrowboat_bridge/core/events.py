@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from narrowboat_protocol.documents import Assignment, Hello, Report, Request, Scope
 from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.topics import Party
 
-from .records import Attempt, Campaign, Device, Release
+from .records import Attempt, Campaign, Claim, Device, Registration, Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Restored:
     attempts: tuple[Attempt, ...] = ()
     assignments: tuple[Assignment, ...] = ()
     """The newest of each device."""
+    claims: tuple[Claim, ...] = ()
+    registrations: tuple[Registration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,20 @@ class ReportArrived:
     report: Report
     content: bytes
     challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRequested:
+    """A key asks for a certificate, signed by itself and by all of `kids`."""
+
+    party: Party
+    name: str
+    """Of the claim, or of the device that renews: as the broker vouches for it."""
+    key: PublicKey
+    kids: frozenset[bytes]
+    nonce: bytes
+    wish: str | None
+    serial: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +106,13 @@ class RootAdded:
     version: int
 
 
-Event = Restored | HelloArrived | ReportArrived | CommandAccepted | ReleaseAdded | RootAdded | TimeReached
+Event = (
+    Restored
+    | HelloArrived
+    | ReportArrived
+    | EnrolmentRequested
+    | CommandAccepted
+    | ReleaseAdded
+    | RootAdded
+    | TimeReached
+)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from narrowboat_protocol.documents import Assignment
+from narrowboat_protocol.documents import Admission, Assignment
 
 from .events import Restored
-from .records import Attempt, Campaign, Device, Release
+from .records import Attempt, Campaign, Claim, Device, Registration, Release
 
 
 class Ledger:
@@ -29,18 +29,60 @@ class Ledger:
         """Devices whose attempt may have ended already, for all that this copy of the store can tell."""
         self.unheard: set[str] = set()
         """Devices that are known from the store alone. They may run something else by now."""
+        self.claims: dict[str, Claim] = {}
+        self.registrations: dict[bytes, Registration] = {}
+        """By the key that certificates are issued for."""
+        self._by_key: dict[bytes, bytes] = {}
+        self._by_name: dict[str, bytes] = {}
         self._by_device: dict[str, dict[str, Attempt]] = {}
         self._by_campaign: dict[str, dict[str, Attempt]] = {}
 
     def restore(self, state: Restored) -> None:
         self.devices = {device.name: device for device in state.devices}
         self.releases = {release.digest: release for release in state.releases}
+        self.claims = {claim.name: claim for claim in state.claims}
+        for registration in state.registrations:
+            self.put_registration(registration)
         in_order = sorted(state.campaigns, key=lambda campaign: campaign.serial)
         self.campaigns = {campaign.name: campaign for campaign in in_order}
         self.assignments = {assignment.device: assignment for assignment in state.assignments}
         known = (attempt for attempt in state.attempts if attempt.campaign in self.campaigns)
         for attempt in sorted(known, key=lambda attempt: self.campaigns[attempt.campaign].serial):
             self.put_attempt(attempt)
+
+    def put_registration(self, registration: Registration) -> None:
+        """Add or replace a registration. One key is in one of them."""
+        before = self._by_key.get(registration.kid)
+        for kid in registration.kids:
+            before = before or self._by_key.get(kid)
+        if before is not None and before != registration.kid:
+            del self.registrations[before]
+        self.registrations[registration.kid] = registration
+        self._by_key.update(dict.fromkeys(registration.kids, registration.kid))
+        if registration.admission is Admission.APPROVED:
+            self._by_name[registration.device] = registration.kid
+        elif registration.admission is Admission.REVOKED:
+            self._by_name.pop(registration.device, None)
+
+    def registration_of_key(self, kid: bytes) -> Registration | None:
+        found = self._by_key.get(kid)
+        return None if found is None else self.registrations[found]
+
+    def registered(self, name: str) -> Registration | None:
+        """The registration that has this name."""
+        kid = self._by_name.get(name)
+        return None if kid is None else self.registrations[kid]
+
+    def key_of(self, name: str) -> bytes | None:
+        """The key that has this name, by registration or by hello. A revoked one has none."""
+        registered, device = self.registered(name), self.devices.get(name)
+        if registered is not None:
+            return registered.kid
+        return device.key.kid if device is not None and not self.is_revoked(device.key.kid) else None
+
+    def is_revoked(self, kid: bytes) -> bool:
+        registration = self.registration_of_key(kid)
+        return registration is not None and registration.admission is Admission.REVOKED
 
     def put_attempt(self, attempt: Attempt) -> None:
         """Add or replace an attempt. A new one must belong to the newest campaign of its device."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from narrowboat_protocol.documents import BootPair, Hello, PayloadReference, SlotInfo
+from narrowboat_protocol.documents import Admission, BootPair, Hello, PayloadReference, SlotInfo
 from narrowboat_protocol.documents.director import Window
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import PublicKey
@@ -47,6 +47,8 @@ class Device:
     alarmed_at: int
     reports_stored: int
     """How many reports were ever put into its history, which is a ring."""
+    stopped: bool = False
+    """It is given nothing until an operator decides: there may be two of it, or it is revoked."""
 
     @property
     def running(self) -> SlotInfo | None:
@@ -61,6 +63,44 @@ class Device:
         """The inactive slot of a pair."""
         others = [slot for slot in self.hello.slots if slot.name != self.hello.running_slot]
         return others[0] if len(others) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What lets gateways in that nobody knows yet."""
+
+    name: str
+    digest: bytes
+    """Of the request that made it."""
+    count: int
+    used: int
+    expires_at: int | None
+    kids: tuple[bytes, ...]
+    """Thumbprints that may still be used."""
+    listed: bool
+    """It had a list: only keys on it count."""
+    admits: bool
+    revoked: bool
+    created_at: int
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the registry knows of one key, and of those that vouched for it."""
+
+    kid: bytes
+    """The key that certificates are issued for."""
+    kids: tuple[bytes, ...]
+    """Every key that may ask for it; the first one stays the first."""
+    admission: Admission
+    device: str
+    """Its name; while it is not approved, the name that it wishes."""
+    claim: str | None = None
+    serial: str | None = None
+    asked_at: int | None = None
+    certified_at: int | None = None
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

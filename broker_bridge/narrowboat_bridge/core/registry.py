@@ -8,7 +8,7 @@ hello that answers the challenge of our last Ack was made after it, so its pair 
 came before.
 
 The first hello of a certificate of the device CA admits the device and pins its key. Another key under the
-same name is refused.
+same name is refused, unless the registry issued to it: then its pairs begin anew.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ hold: an assignment of the release, or, if the campaign was aborted, one without
     we issued it, for the nonce of the device's newest hello                the same bytes again
     otherwise                                                               a new assignment, with the next counter
 
+A device that is stopped is sent nothing.
+
 A bridge that was started cannot know whether its store is the newest copy. Once after each start, a device that holds
 an assignment and has not reported its end is sent the same bytes again, and answers with a report of where it stands.
 
@@ -79,7 +81,7 @@ def next_step(
     """
     if attempt.withdrawn and (campaign.ended is not Ending.ABORTED or not attempt.counters):
         return Nothing()
-    if attempt.has_end or Assignment.FORMAT not in device.hello.formats:
+    if attempt.has_end or device.stopped or Assignment.FORMAT not in device.hello.formats:
         return Nothing()
     if issued is not None and is_for(issued, attempt):
         if device.accepted_counter == issued.counter:

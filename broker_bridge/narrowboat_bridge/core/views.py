@@ -15,9 +15,13 @@ from narrowboat_protocol.documents import (
     CampaignDetail,
     CampaignPage,
     CampaignSummary,
+    ClaimPage,
+    ClaimSummary,
     DeviceDetail,
     DevicePage,
     DeviceSummary,
+    EnrolmentPage,
+    EnrolmentSummary,
     ReleaseSummary,
     UploadState,
 )
@@ -26,7 +30,7 @@ from narrowboat_protocol.model import Document
 from narrowboat_protocol.payload import Codec
 
 from .ledger import Ledger
-from .records import Attempt, Campaign, Device, Release
+from .records import Attempt, Campaign, Claim, Device, Registration, Release
 from .sight import Sight
 
 PAGE_BYTES_MAX = 48 * 1024
@@ -146,6 +150,44 @@ def device_detail(ledger: Ledger, device: Device) -> DeviceDetail:
         agent_version=hello.agent_version,
         attempts=_fitting(newest[:_ATTEMPTS_OF_DEVICE_SHOWN_MAX]),
     )
+
+
+def claim_summary(claim: Claim) -> ClaimSummary:
+    return ClaimSummary(
+        name=claim.name,
+        count=claim.count,
+        used=claim.used,
+        expires_at=claim.expires_at,
+        keys=len(claim.kids),
+        admits=claim.admits,
+        revoked=claim.revoked,
+        created_at=claim.created_at,
+        created_by=claim.created_by,
+    )
+
+
+def claim_page(ledger: Ledger, after: str | None, limit: int) -> ClaimPage:
+    rest = sorted(name for name in ledger.claims if after is None or name > after)
+    shown = _fitting(claim_summary(ledger.claims[name]) for name in rest[:limit])
+    return ClaimPage(claims=shown, more=len(shown) < len(rest))
+
+
+def enrolment_summary(registration: Registration) -> EnrolmentSummary:
+    return EnrolmentSummary(
+        kid=registration.kid,
+        admission=registration.admission,
+        device=registration.device,
+        claim=registration.claim,
+        serial=registration.serial,
+        asked_at=registration.asked_at,
+        expires_at=registration.expires_at,
+    )
+
+
+def enrolment_page(ledger: Ledger, after: bytes | None, limit: int) -> EnrolmentPage:
+    rest = sorted(kid for kid in ledger.registrations if after is None or kid > after)
+    shown = _fitting(enrolment_summary(ledger.registrations[kid]) for kid in rest[:limit])
+    return EnrolmentPage(enrolments=shown, more=len(shown) < len(rest))
 
 
 def release_summary(release: Release) -> ReleaseSummary:

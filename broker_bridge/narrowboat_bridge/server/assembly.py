@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from narrowboat_protocol.errors import PeerError, Reason, UsageError
+from narrowboat_protocol.errors import PeerError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import PublicKey
 from narrowboat_protocol.topics import Channel, Topic, bridge_subscriptions, parse_topic
 from narrowboat_protocol.trust import Trust
@@ -27,18 +27,21 @@ from narrowboat_protocol.trust import Trust
 from ..audit import AuditChain
 from ..core.campaigns import Campaigns, Settings
 from ..core.events import Now
-from ..pki import read_authorities, verify_device_certificate
+from ..pki import Authority, read_authorities, verify_device_certificate
 from .config import Config, load_key, read_file
 from .crew import Crew
 from .director import Director
+from .enrolment import EnrolmentIntake
 from .herald import Herald
 from .intake import Intake, IntakeLimits
+from .issuer import Issuer
 from .link import Link, LinkSettings, tls_context
 from .loop import Inbox, LinkOpened, Loop, MessageArrived, Parts, read_clocks
 from .metrics import Metrics
 from .operators import OperatorDesk
 from .payloads import BlockSink, PayloadFolder, PayloadLimits, PayloadServer, payloads_of
-from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Performer, Publisher
+from .performer import AT_LEAST_ONCE, AT_MOST_ONCE, Office, Performer, Publisher
+from .revocation import RevocationList
 from .root_shelf import RootShelf, roots_in
 from .store import Loaded, Store
 from .upload_worker import AddBlock, UploadWorker
@@ -99,12 +102,14 @@ def open_workshop(
         campaigns = Campaigns(Settings(trust.root.version))
         campaigns.handle(loaded.state, clocks())
         desk = _make_desk(config, trust, loaded)
-        performer = _make_performer(config, roots, store, loaded, desk, payloads, publisher)
+        office = _make_office(config, trust, loaded, clocks)
+        performer = _make_performer(roots, store, loaded, desk, payloads, publisher, office)
         if desk.operators_version > loaded.operators_version:
             performer.note_operators(desk.operators_version)
         parts = Parts(
             campaigns=campaigns,
-            intake=_make_intake(config, trust, campaigns, metrics),
+            intake=_make_intake(config, trust, campaigns, office, metrics),
+            enrolments=EnrolmentIntake(trust.fleet_id, config.limits.enrolments_per_s, metrics),
             desk=desk,
             performer=performer,
             uploads=uploads,
@@ -114,7 +119,7 @@ def open_workshop(
             read_operators=partial(read_file, config.trust.operators),
             crew=crew,
         )
-        for worker in (payloads, uploads):
+        for worker in (payloads, uploads, office.revocations):
             worker.start(crew)
             stack.callback(worker.stop)
         loop = Loop(parts, inbox, config.limits.operator_messages_per_s, clocks)
@@ -218,33 +223,55 @@ def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker
             )
 
 
-def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, metrics: Metrics) -> Intake:
+def _make_office(config: Config, trust: Trust, loaded: Loaded, clocks: Callable[[], Now]) -> Office:
+    path = config.trust.device_ca
+    try:
+        authority = Authority.from_pem(read_file(path), load_key(config.keys.device_ca).to_pem())
+    except UsageError as error:
+        raise UsageError(error.reason, f"{path}, {config.keys.device_ca}: {error}") from None
+    wall_s = partial(_wall_s, clocks)
+    revocations = RevocationList(config.crl_path, authority, config.enrolment.crl_command, wall_s)
+    return Office(
+        Director(load_key(config.keys.director), trust, loaded.assignments),
+        Herald(load_key(config.keys.bridge), trust, loaded.event_sequence),
+        Issuer(authority, loaded.certificates),
+        revocations,
+    )
+
+
+def _wall_s(clocks: Callable[[], Now]) -> int:
+    return clocks().wall_s
+
+
+def _make_intake(config: Config, trust: Trust, campaigns: Campaigns, office: Office, metrics: Metrics) -> Intake:
     try:
         authorities = read_authorities(read_file(config.trust.device_ca))
     except UsageError as error:
         raise UsageError(error.reason, f"{config.trust.device_ca}: {error}") from None
 
     def verify_certificate(certificate: bytes, now_s: int) -> tuple[str, PublicKey]:
-        return verify_device_certificate(certificate, authorities, now_s)
+        name, key = verify_device_certificate(certificate, authorities, now_s)
+        if office.revocations.has(certificate):
+            raise TrustError(Reason.NOT_PERMITTED, "expected a certificate that counts, got one that was revoked")
+        return name, key
 
     limits = IntakeLimits(config.limits.devices_max, config.limits.device_messages_per_s)
     return Intake(trust.fleet_id, verify_certificate, campaigns, limits, metrics)
 
 
 def _make_performer(  # it is the one that touches everything
-    config: Config,
     roots: RootShelf,
     store: Store,
     loaded: Loaded,
     desk: OperatorDesk,
     payloads: PayloadServer,
     publisher: Publisher,
+    office: Office,
 ) -> Performer:
     trust = roots.trust
     return Performer(
         store,
-        Director(load_key(config.keys.director), trust, loaded.assignments),
-        Herald(load_key(config.keys.bridge), trust, loaded.event_sequence),
+        office,
         AuditChain(trust.fleet_id, loaded.newest_audit_entry),
         desk,
         payloads,

@@ -19,6 +19,11 @@
     [keys]
     director = "director.pem"              signs assignments
     bridge = "bridge.pem"                  signs Acks, replies and events
+    device_ca = "device-ca-key.pem"        signs the certificates of devices
+
+    [enrolment]
+    crl = "device-crl.pem"                 what is revoked, for the broker; in the folder `data` if left out
+    crl_command = ["systemctl", "reload", "mosquitto"]     has the broker read it again; may be left out
 
     [limits]                               every one may be left out
 
@@ -65,6 +70,9 @@ Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
+Argument = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -93,6 +101,14 @@ class KeysConfig(_Section):
 
     director: Location
     bridge: Location
+    device_ca: Location
+
+
+class EnrolmentConfig(_Section):
+    """What becomes of certificates that are revoked."""
+
+    crl: Location | None = None
+    crl_command: Annotated[tuple[Argument, ...], Field(strict=False, min_length=1, max_length=64)] | None = None
 
 
 class LimitsConfig(_Section):
@@ -104,6 +120,7 @@ class LimitsConfig(_Section):
     messages_queued_bytes_max: int = Field(default=64 * MIB, ge=1 * MIB)
     publishes_queued_max: int = Field(default=20_000, ge=100, le=60_000)
     device_messages_per_s: float = Field(default=10.0, gt=0, le=10_000)
+    enrolments_per_s: float = Field(default=200.0, gt=0, le=10_000)
     operator_messages_per_s: float = Field(default=50.0, gt=0, le=10_000)
     device_requests_per_s: float = Field(default=4_000.0, gt=0, le=100_000)
     device_bytes_per_s: int = Field(default=256 * MIB, ge=64 * KIB)
@@ -125,11 +142,16 @@ class Config(_Section):
     broker: BrokerConfig
     trust: TrustConfig
     keys: KeysConfig
+    enrolment: EnrolmentConfig = EnrolmentConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @property
     def store_path(self) -> Path:
         return self.data / "bridge.sqlite"
+
+    @property
+    def crl_path(self) -> Path:
+        return self.enrolment.crl or self.data / "device-crl.pem"
 
     @property
     def payloads_folder(self) -> Path:

@@ -6,11 +6,11 @@ missed. The number is stored with the batch that the event belongs to.
 
 from __future__ import annotations
 
-from narrowboat_protocol.documents import Ack, Event, Reply, RoleName, sign_model
+from narrowboat_protocol.documents import Ack, EnrolmentReply, Event, Reply, RoleName, sign_model
 from narrowboat_protocol.keys import Signer
 from narrowboat_protocol.trust import Trust
 
-from ..core.actions import Acknowledge, Answer, Emit, Refusal
+from ..core.actions import Acknowledge, Answer, AnswerEnrolment, Emit, Refusal
 from .director import require_role
 
 _TEXT_MAX = 500
@@ -51,6 +51,20 @@ class Herald:
             reason=action.reason,
             operator=action.operator,
             detail=action.detail,
+        )
+        return sign_model(document, self._fleet_id, [self._key])
+
+    def enrolment_reply(self, action: AnswerEnrolment, certificate: bytes | None) -> bytes:
+        document = EnrolmentReply(
+            kid=action.request.key.kid,
+            nonce=action.request.nonce,
+            outcome=action.outcome,
+            device=action.device,
+            certificate=certificate,
+            reason=action.refusal.reason if action.refusal else None,
+            message=action.refusal.message[:_TEXT_MAX] if action.refusal else None,
+            ask_again_at=action.ask_again_at,
+            at=action.at,
         )
         return sign_model(document, self._fleet_id, [self._key])
 

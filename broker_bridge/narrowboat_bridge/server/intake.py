@@ -45,6 +45,10 @@ class Registry(Protocol):
         """A device that said hello before."""
         ...
 
+    def is_revoked(self, kid: bytes) -> bool:
+        """True if nothing is believed under this key any more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
@@ -91,6 +95,8 @@ class Intake:
         signed = SignedDocument.decode(data)
         certificate = Hello.decode(signed.content).certificate
         certified_name, key = self._verify_certificate(certificate, now_s)
+        if self._registry.is_revoked(key.kid):
+            raise TrustError(Reason.NOT_PERMITTED, "expected a key that counts, got one that was revoked")
         hello = open_signed(Hello, signed, fleet_id=self._fleet_id, keys={key.kid: key})
         _require_name(name, certified_name, hello.device)
         if self._registry.device(name) is None and self._registry.device_count >= self._limits.devices_max:
@@ -101,6 +107,8 @@ class Intake:
         device = self._registry.device(name)
         if device is None:
             raise PeerError(Reason.UNKNOWN_DEVICE, "expected a hello before the first report; the device says it again")
+        if self._registry.is_revoked(device.key.kid):
+            raise TrustError(Reason.NOT_PERMITTED, "expected a key that counts, got one that was revoked")
         signed = SignedDocument.decode(data)
         report = open_signed(Report, signed, fleet_id=self._fleet_id, keys={device.key.kid: device.key})
         _require_name(name, report.device)

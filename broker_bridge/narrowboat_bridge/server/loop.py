@@ -35,6 +35,7 @@ from ..core.records import Release
 from ..core.views import taken_in
 from .buckets import Buckets
 from .crew import Crew
+from .enrolment import EnrolmentIntake
 from .intake import Intake
 from .metrics import Metrics
 from .operators import Accepted, OperatorDesk, Refused, Repeated, subject_of
@@ -115,6 +116,7 @@ class Parts:
 
     campaigns: Campaigns
     intake: Intake
+    enrolments: EnrolmentIntake
     desk: OperatorDesk
     performer: Performer
     uploads: UploadWorker
@@ -238,6 +240,10 @@ class Loop:
             event = self._parts.intake.read(item.topic, item.data, self._clocks())
             if event is not None:
                 self._feed(event)
+        elif item.topic.channel is Channel.REQUEST:
+            asked = self._parts.enrolments.read(item.topic, item.data, self._clocks())
+            if asked is not None:
+                self._feed(asked)
         elif item.topic.channel is Channel.COMMAND:
             self._take_command(item.topic, item.data)
         else:

@@ -27,7 +27,14 @@ from narrowboat_protocol.documents import (
     CampaignAbort,
     CampaignShow,
     CampaignStart,
+    ClaimCreate,
+    ClaimRevoke,
     Command,
+    DeviceApprove,
+    DeviceRegister,
+    DeviceReject,
+    DeviceResolve,
+    DeviceRevoke,
     DeviceShow,
     Operator,
     OperatorRole,
@@ -208,6 +215,12 @@ def subject_of(request: Request) -> str:
             return request.campaign
         case DeviceShow():
             return request.device
+        case ClaimCreate() | ClaimRevoke():
+            return request.claim
+        case DeviceRegister() | DeviceRevoke() | DeviceResolve():
+            return request.device
+        case DeviceApprove() | DeviceReject():
+            return request.kid.hex()
         case UploadBegin() | UploadFinish():
             return request.digest.hex()
         case _:

@@ -9,11 +9,12 @@ in the same transaction as what the message is about.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, assert_never
 
-from narrowboat_protocol.documents import EventKind
-from narrowboat_protocol.topics import EVENT_TOPIC, Channel, device_topic, operator_topic
+from narrowboat_protocol.documents import EnrolmentOutcome, EventKind
+from narrowboat_protocol.topics import EVENT_TOPIC, Channel, Party, device_topic, enrolment_reply_topic, operator_topic
 
 from ..audit import AuditChain
 from ..core import actions as act
@@ -21,8 +22,10 @@ from ..core.actions import Action, Answer
 from ..core.events import Now
 from .director import Director
 from .herald import Herald
+from .issuer import Issuer
 from .operators import OperatorDesk
 from .payloads import PayloadServer, payloads_of
+from .revocation import RevocationList
 from .root_shelf import RootShelf
 from .store import Store
 
@@ -37,14 +40,23 @@ class Publisher(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Office:
+    """Everyone in a bridge who signs."""
+
+    director: Director
+    herald: Herald
+    issuer: Issuer
+    revocations: RevocationList
+
+
 class Performer:
     """The hands of the core."""
 
     def __init__(
         self,
         store: Store,
-        director: Director,
-        herald: Herald,
+        office: Office,
         chain: AuditChain,
         desk: OperatorDesk,
         payloads: PayloadServer,
@@ -52,13 +64,14 @@ class Performer:
         roots: RootShelf,
     ) -> None:
         self._store = store
-        self._director = director
-        self._herald = herald
+        self._director = office.director
+        self._herald = office.herald
         self._chain = chain
         self._desk = desk
         self._payloads = payloads
         self._publisher = publisher
         self._roots = roots
+        self._office = office
         self._messages: list[tuple[str, bytes, int]] = []
         self._after_commit: list[Callable[[], None]] = []
 
@@ -114,6 +127,15 @@ class Performer:
                 store.put_attempt(attempt)
             case act.StoreAssignment():
                 self._store_assignment(action)
+            case act.StoreClaim(claim):
+                store.put_claim(claim)
+            case act.StoreRegistration(registration):
+                store.put_registration(registration)
+            case act.IssueCertificate(device_name, key, at):
+                store.put_certificate(self._office.issuer.issue(device_name, key, at))
+            case act.RevokeCertificates(device_name, certificate):
+                serials = self._office.issuer.serials_of(device_name, certificate)
+                self.after_commit(partial(self._office.revocations.add, serials))
             case act.Record(what, who, facts):
                 self.record(what, who, facts, now)
             case act.Commit():
@@ -129,6 +151,8 @@ class Performer:
                 self._emit(action, now)
             case act.Answer():
                 self._answer(action)
+            case act.AnswerEnrolment():
+                self._answer_enrolment(action)
             case _:
                 assert_never(action)
 
@@ -141,6 +165,17 @@ class Performer:
         chain = self._roots.after(version)
         if chain is not None:
             self.send(device_topic(device, Channel.ROOT), chain.encode(), AT_LEAST_ONCE)
+
+    def _answer_enrolment(self, action: act.AnswerEnrolment) -> None:
+        asked = action.request
+        issued = action.outcome is EnrolmentOutcome.ISSUED
+        certificate = self._office.issuer.newest(asked.key.kid) if issued else None
+        topic = (
+            device_topic(asked.name, Channel.REPLY)
+            if asked.party is Party.DEVICE
+            else enrolment_reply_topic(asked.name, asked.key.kid)
+        )
+        self.send(topic, self._herald.enrolment_reply(action, certificate), AT_LEAST_ONCE)
 
     def _emit(self, action: act.Emit, now: Now) -> None:
         """Progress is worth one try, as more of it follows; the rest is worth an acknowledged one."""

@@ -6,19 +6,20 @@ written, so the fault is the medium's, not a peer's.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from narrowboat_protocol.cbor import decode, encode
-from narrowboat_protocol.documents import Hello, PayloadReference
+from narrowboat_protocol.documents import Admission, Hello, PayloadReference
 from narrowboat_protocol.errors import Reason
-from narrowboat_protocol.keys import public_key_from_cbor
+from narrowboat_protocol.keys import KID_BYTES, public_key_from_cbor
 from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.states import HoldReason, State
 
-from ..core.records import Attempt, Campaign, Device, Ending, Release
+from ..core.records import Attempt, Campaign, Claim, Device, Ending, Registration, Release
 
 Row = Mapping[str, Any]
 
@@ -42,6 +43,7 @@ def device_row(device: Device) -> Row:
         "last_seen_at": device.last_seen_at,
         "alarmed_at": device.alarmed_at,
         "reports_stored": device.reports_stored,
+        "stopped": device.stopped,
     }
 
 
@@ -58,7 +60,31 @@ def device_from(row: Row, hello: bytes) -> Device:
         last_seen_at=row["last_seen_at"],
         alarmed_at=row["alarmed_at"],
         reports_stored=row["reports_stored"],
+        stopped=row["stopped"],
     )
+
+
+def claim_row(claim: Claim) -> Row:
+    return dataclasses.asdict(claim) | {"kids": b"".join(claim.kids)}
+
+
+def claim_from(row: Row) -> Claim:
+    return Claim(**(dict(row) | {"kids": _kids(row["kids"])}))
+
+
+def registration_row(registration: Registration) -> Row:
+    own = {"first_kid": registration.kids[0], "kids": b"".join(registration.kids)}
+    return dataclasses.asdict(registration) | own | {"admission": registration.admission.value}
+
+
+def registration_from(row: Row) -> Registration:
+    values = dict(row) | {"kids": _kids(row["kids"]), "admission": Admission(row["admission"])}
+    del values["first_kid"]
+    return Registration(**values)
+
+
+def _kids(joined: bytes) -> tuple[bytes, ...]:
+    return tuple(joined[at : at + KID_BYTES] for at in range(0, len(joined), KID_BYTES))
 
 
 def release_row(release: Release) -> Row:

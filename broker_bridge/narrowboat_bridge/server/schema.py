@@ -20,7 +20,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -40,6 +40,7 @@ devices = Table(
     Column("last_seen_at", Integer, nullable=False),
     Column("alarmed_at", Integer, nullable=False),
     Column("reports_stored", Integer, nullable=False),
+    Column("stopped", Boolean, nullable=False),
 )
 
 hellos = Table(
@@ -132,6 +133,48 @@ replays = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("expires_at", Integer, nullable=False, index=True),
     Column("reply", LargeBinary, nullable=False),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+    Column("expires_at", Integer),
+    Column("kids", LargeBinary, nullable=False),
+    Column("listed", Boolean, nullable=False),
+    Column("admits", Boolean, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("first_kid", LargeBinary, primary_key=True),
+    Column("kid", LargeBinary, nullable=False),
+    Column("kids", LargeBinary, nullable=False),
+    Column("admission", String, nullable=False),
+    Column("device", String, nullable=False),
+    Column("claim", String),
+    Column("serial", String),
+    Column("asked_at", Integer),
+    Column("certified_at", Integer),
+    Column("expires_at", Integer),
+)
+"""By the first key of each: the one that certificates are issued for may change."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String, primary_key=True),
+    Column("device", String, nullable=False),
+    Column("kid", LargeBinary, nullable=False),
+    Column("issued_at", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
 )
 
 audit = Table(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,21 @@ from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageErro
 
 from ..audit import AuditEntry
 from ..core.events import Restored
-from ..core.records import Attempt, Campaign, Device, Release
+from ..core.records import Attempt, Campaign, Claim, Device, Registration, Release
 from . import schema
+from .issuer import IssuedCertificate
 from .rows import (
     Row,
     attempt_from,
     attempt_row,
     campaign_from,
     campaign_row,
+    claim_from,
+    claim_row,
     device_from,
     device_row,
+    registration_from,
+    registration_row,
     release_from,
     release_row,
 )
@@ -56,6 +61,9 @@ _WRITE_ORDER: tuple[Table, ...] = (
     schema.attempts,
     schema.assignments,
     schema.replays,
+    schema.claims,
+    schema.registrations,
+    schema.certificates,
     schema.audit,
 )
 
@@ -82,6 +90,7 @@ class Loaded:
     event_sequence: int
     operators_version: int
     """The highest that was taken."""
+    certificates: tuple[IssuedCertificate, ...]
     newest_audit_entry: AuditEntry | None
 
 
@@ -149,6 +158,15 @@ class Store:
     def put_assignment(self, device: str, counter: int, signed: bytes) -> None:
         self._put(schema.assignments, {"device": device, "counter": counter, "signed": signed})
 
+    def put_claim(self, claim: Claim) -> None:
+        self._put(schema.claims, claim_row(claim))
+
+    def put_registration(self, registration: Registration) -> None:
+        self._put(schema.registrations, registration_row(registration))
+
+    def put_certificate(self, certificate: IssuedCertificate) -> None:
+        self._put(schema.certificates, asdict(certificate))
+
     def put_replay(self, replay: Replay) -> None:
         row = {"operator": replay.operator, "request_id": replay.request_id, "digest": replay.digest}
         self._put(schema.replays, row | {"expires_at": replay.expires_at, "reply": replay.reply})
@@ -200,6 +218,8 @@ class Store:
             releases=tuple(map(release_from, self._rows(schema.releases))),
             campaigns=tuple(map(campaign_from, self._rows(schema.campaigns))),
             attempts=tuple(map(attempt_from, self._rows(schema.attempts))),
+            claims=tuple(map(claim_from, self._rows(schema.claims))),
+            registrations=tuple(map(registration_from, self._rows(schema.registrations))),
             assignments=tuple(Assignment.decode(SignedDocument.decode(data).content) for data in signed.values()),
         )
         return Loaded(
@@ -208,6 +228,7 @@ class Store:
             replays=tuple(Replay(**row) for row in self._rows(schema.replays)),
             event_sequence=int.from_bytes(self._meta(_EVENTS_KEY) or b"", "big"),
             operators_version=int.from_bytes(self._meta(_OPERATORS_KEY) or b"", "big"),
+            certificates=tuple(IssuedCertificate(**row) for row in self._rows(schema.certificates)),
             newest_audit_entry=self._newest_audit_entry(),
         )
 

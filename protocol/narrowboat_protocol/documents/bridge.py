@@ -53,6 +53,7 @@ class EventKind(StrEnum):
     RELEASE_ADDED = "release_added"
     COMMAND = "command"
     ALARM = "alarm"
+    ENROLMENT = "enrolment"
 
 
 class Event(SignedModel):

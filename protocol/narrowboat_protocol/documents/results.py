@@ -157,6 +157,6 @@ RESULTS: dict[Verb, type[Document]] = {
     Verb.DEVICE_REGISTER: EnrolmentSummary,
     Verb.DEVICE_APPROVE: EnrolmentSummary,
     Verb.DEVICE_REJECT: EnrolmentSummary,
-    Verb.DEVICE_REVOKE: DeviceSummary,
+    Verb.DEVICE_REVOKE: EnrolmentSummary,
     Verb.DEVICE_RESOLVE: DeviceSummary,
 }

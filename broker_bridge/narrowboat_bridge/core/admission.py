@@ -1,0 +1,151 @@
+"""Who becomes a device: what a key that asks is given, decided from what operators said before.
+
+A registration belongs to the key that a gateway made, and remembers the keys that vouched for it. It is looked for by
+the thumbprints of all keys that signed a request, so a birth key finds it as well as the operational one, at any age
+and by whatever claim the request came. What there is decides:
+
+    approved    a certificate, under the name of the registration
+    pending     wait; an operator decides
+    rejected    refused, until an operator approves it after all
+    revoked     refused, for good
+    none        the claim decides. Within its limits it admits, if it was made to or lists one of the keys, and the name
+                is free; else the key waits. A claim that is spent, over, revoked or unknown refuses.
+
+A name belongs to one key. A claim is spent by each key that it let in or made to wait, so unknown keys are bounded by
+the claims that they come by; a listed key counts once and vouches for nothing later. A device whose certificate was
+made by hand has no registration until it asks to renew, on its own topic, under the key that its hello pinned.
+
+A certificate that is young is given again, so a request that is repeated costs no serial number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from narrowboat_protocol.documents import Admission, EnrolmentOutcome, EventKind
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.topics import Party
+
+from .actions import AnswerEnrolment, Emit, IssueCertificate, Record, Refusal, StoreClaim, StoreRegistration, Turn
+from .changes import Changes
+from .events import EnrolmentRequested, Now
+from .records import Claim, Registration
+
+CERTIFICATE_S = 365 * 86_400
+YOUNG_S = CERTIFICATE_S // 4
+ASK_AGAIN_PENDING_S = 600
+ASK_AGAIN_REFUSED_S = 6 * 3600
+_KIDS_MAX = 8
+
+
+class Admissions:
+    """Decisions about keys that ask, made on the shared ledger."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._ledger = changes.ledger
+
+    def take_request(self, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
+        known = self._registration_of(event) or self._register(event, now, turn)
+        if isinstance(known, Refusal):
+            self._refuse(event, known, now, turn)
+        elif event.party is Party.DEVICE and known.device != event.name:
+            self._refuse(event, Refusal(Reason.WRONG_DEVICE, "the key is another device's"), now, turn)
+        elif known.admission is Admission.APPROVED:
+            self._issue(known, event, now, turn)
+        elif known.admission is Admission.PENDING:
+            refusal = Refusal(Reason.NOT_PERMITTED, f"an operator decides on key {event.key.kid.hex()}")
+            ask_again_at = now.wall_s + ASK_AGAIN_PENDING_S
+            turn.say(AnswerEnrolment(event, EnrolmentOutcome.PENDING, now.wall_s, None, refusal, ask_again_at))
+        else:
+            self._refuse(event, Refusal(Reason.NOT_PERMITTED, f"this key was {known.admission}"), now, turn)
+
+    def _registration_of(self, event: EnrolmentRequested) -> Registration | None:
+        """What is known of the key that asks, and else of one that vouches for it."""
+        kids = (event.key.kid, *sorted(event.kids))
+        found = (self._ledger.registration_of_key(kid) for kid in kids)
+        return next((registration for registration in found if registration is not None), None)
+
+    def _register(self, event: EnrolmentRequested, now: Now, turn: Turn) -> Registration | Refusal:
+        """The first request of a key."""
+        if event.party is Party.DEVICE:
+            return self._adopt(event, now, turn)
+        claim = self._ledger.claims.get(event.name)
+        refusal = _unfit(claim, event, now)
+        if claim is None or refusal is not None:
+            return refusal or _no_claim()
+        name = event.wish or f"gw-{event.key.kid.hex()[:12]}"
+        taken = self._ledger.key_of(name) is not None
+        admitted = not taken and (claim.admits or claim.listed)
+        made = Registration(
+            kid=event.key.kid,
+            kids=(event.key.kid, *sorted(event.kids - set(claim.kids) - {event.key.kid})),
+            admission=Admission.APPROVED if admitted else Admission.PENDING,
+            device=name,
+            claim=claim.name,
+            serial=event.serial,
+            asked_at=now.wall_s,
+        )
+        self._put(made, turn)
+        unspent = tuple(kid for kid in claim.kids if kid not in event.kids)
+        spent = replace(claim, used=claim.used + 1, kids=unspent)
+        self._ledger.claims[claim.name] = spent
+        turn.write(StoreClaim(spent))
+        facts: dict[str, str | int] = {"key": made.kid.hex(), "claim": claim.name}
+        turn.write(Record("device enrolled" if admitted else "enrolment waits", name, facts))
+        detail = "enrolled" if admitted else "waits: the name is another key's" if taken else "waits for an operator"
+        turn.say(Emit(EventKind.ENROLMENT, device=name, detail=f"{detail}; key {made.kid.hex()}"))
+        return made
+
+    def _adopt(self, event: EnrolmentRequested, now: Now, turn: Turn) -> Registration | Refusal:
+        if self._ledger.key_of(event.name) != event.key.kid:
+            return Refusal(Reason.UNKNOWN_KEY, "expected the key of the device that the topic names, got another")
+        made = Registration(
+            kid=event.key.kid,
+            kids=(event.key.kid,),
+            admission=Admission.APPROVED,
+            device=event.name,
+            serial=event.serial,
+            asked_at=now.wall_s,
+        )
+        self._put(made, turn)
+        return made
+
+    def _issue(self, known: Registration, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
+        """The key that asked is the device's from now on: one that was registered, or that such a key vouches for."""
+        kids = (
+            known.kids if event.key.kid in known.kids else (known.kids[0], *known.kids[1:][-_KIDS_MAX:], event.key.kid)
+        )
+        asked = replace(known, kid=event.key.kid, kids=kids, asked_at=now.wall_s, serial=event.serial or known.serial)
+        young = known.certified_at is not None and 0 <= now.wall_s - known.certified_at < YOUNG_S
+        if not young or known.kid != event.key.kid:
+            asked = replace(asked, certified_at=now.wall_s, expires_at=now.wall_s + CERTIFICATE_S)
+            turn.write(IssueCertificate(asked.device, event.key, now.wall_s))
+            turn.write(Record("certificate issued", asked.device, {"key": asked.kid.hex()}))
+        self._put(asked, turn)
+        turn.say(AnswerEnrolment(event, EnrolmentOutcome.ISSUED, now.wall_s, asked.device))
+
+    def _refuse(self, event: EnrolmentRequested, refusal: Refusal, now: Now, turn: Turn) -> None:
+        ask_again_at = now.wall_s + ASK_AGAIN_REFUSED_S
+        turn.say(AnswerEnrolment(event, EnrolmentOutcome.REFUSED, now.wall_s, None, refusal, ask_again_at))
+
+    def _put(self, registration: Registration, turn: Turn) -> None:
+        self._ledger.put_registration(registration)
+        turn.write(StoreRegistration(registration))
+
+
+def _unfit(claim: Claim | None, event: EnrolmentRequested, now: Now) -> Refusal | None:
+    """Why a claim lets this key neither in nor wait."""
+    if claim is None or claim.revoked:
+        return _no_claim()
+    if claim.expires_at is not None and now.wall_s >= claim.expires_at:
+        return Refusal(Reason.EXPIRED, f"claim {claim.name} is over")
+    if claim.used >= claim.count:
+        return Refusal(Reason.NOT_PERMITTED, f"claim {claim.name} is spent")
+    if claim.listed and not event.kids & set(claim.kids):
+        return Refusal(Reason.UNKNOWN_KEY, f"claim {claim.name} lists none of the keys that signed, or no longer")
+    return None
+
+
+def _no_claim() -> Refusal:
+    return Refusal(Reason.UNKNOWN_KEY, "expected a registered key, or a claim that an operator made")

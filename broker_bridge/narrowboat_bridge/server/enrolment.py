@@ -1,0 +1,46 @@
+"""The intake of enrolment: bytes on a request topic become an event of the core, or a count.
+
+The keys of a request are read before its signatures, since it brings them; every one must have signed. The signing
+request inside must hold the same key and be signed by it. Whether the key may have what it asks for is the core's to
+judge. What one claim may ask is bounded before anything is verified: verifying is the most that a stranger can make us
+do, and a thousand honest gateways that share a claim are served within seconds.
+"""
+
+from __future__ import annotations
+
+from narrowboat_protocol.documents import open_request
+from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
+from narrowboat_protocol.keys import public_key_from_cryptography
+from narrowboat_protocol.topics import Topic
+
+from ..core.events import EnrolmentRequested, Now
+from ..pki import read_request_der
+from .buckets import Buckets
+from .metrics import Metrics
+
+
+class EnrolmentIntake:
+    """Reads what asks for a certificate."""
+
+    def __init__(self, fleet_id: bytes, requests_per_s: float, metrics: Metrics) -> None:
+        self._fleet_id = fleet_id
+        self._metrics = metrics
+        self._buckets = Buckets(requests_per_s, 10 * requests_per_s)
+
+    def read(self, topic: Topic, data: bytes, now: Now) -> EnrolmentRequested | None:
+        """The event that a message is, or None if it is none that counts."""
+        if not self._buckets.take(f"{topic.party}/{topic.name}", 1, now.monotonic_s):
+            self._metrics.limit("limited.request", "enrolments_per_s")
+            return None
+        try:
+            return self._read(topic, data)
+        except NarrowboatError as error:
+            self._metrics.refuse(topic.channel, error)
+            return None
+
+    def _read(self, topic: Topic, data: bytes) -> EnrolmentRequested:
+        request, kids = open_request(data, self._fleet_id)
+        key = request.public_key
+        if public_key_from_cryptography(read_request_der(request.csr)).kid != key.kid:
+            raise TrustError(Reason.UNKNOWN_KEY, "expected a signing request for the key that signed, got another key")
+        return EnrolmentRequested(topic.party, topic.name, key, kids, request.nonce, request.wish, request.serial)

@@ -1,0 +1,68 @@
+"""The issuer: makes certificates for devices with the device authority's key, and remembers them.
+
+The authority can make devices and nothing else: staff, bridges and applicants have authorities of their own, whose keys
+this process never sees. Signing one certificate takes less than a millisecond, so it is done where it is decided, in
+the batch that stores it, and a reply never carries a certificate that is not on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+
+from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.keys import PublicKey
+
+from ..pki import Authority, issue_client
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """One certificate that this bridge made."""
+
+    serial: str
+    """In hex: it has up to 160 bits."""
+    device: str
+    kid: bytes
+    issued_at: int
+    content: bytes
+    """DER."""
+
+
+class Issuer:
+    """Issues certificates for the keys that the core admits."""
+
+    def __init__(self, authority: Authority, issued: Iterable[IssuedCertificate]) -> None:
+        self._authority = authority
+        self._newest: dict[bytes, IssuedCertificate] = {}
+        self._serials: dict[str, set[int]] = {}
+        for certificate in sorted(issued, key=lambda each: each.issued_at):
+            self._note(certificate)
+
+    def issue(self, device: str, key: PublicKey, now_s: int) -> IssuedCertificate:
+        public = load_pem_public_key(key.to_pem())
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise UsageError(Reason.BAD_USE, "expected a P-256 key, as the intake demands, got another")
+        made = x509.load_pem_x509_certificate(issue_client(self._authority, device, public, now_s))
+        content = made.public_bytes(Encoding.DER)
+        certificate = IssuedCertificate(f"{made.serial_number:x}", device, key.kid, now_s, content)
+        self._note(certificate)
+        return certificate
+
+    def newest(self, kid: bytes) -> bytes | None:
+        """The newest certificate of a key, DER."""
+        found = self._newest.get(kid)
+        return None if found is None else found.content
+
+    def serials_of(self, device: str, certificate: bytes | None) -> frozenset[int]:
+        """Of every certificate of a device: those made here, and one that it showed."""
+        shown = set() if certificate is None else {x509.load_der_x509_certificate(certificate).serial_number}
+        return frozenset(self._serials.get(device, set()) | shown)
+
+    def _note(self, certificate: IssuedCertificate) -> None:
+        self._newest[certificate.kid] = certificate
+        self._serials.setdefault(certificate.device, set()).add(int(certificate.serial, 16))

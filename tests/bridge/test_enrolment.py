@@ -1,0 +1,240 @@
+"""Who becomes a device: claims within their limits, names that stay with their keys, and what revocation takes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+import pytest
+
+from narrowboat_bridge.core.actions import (
+    Action,
+    Answer,
+    AnswerEnrolment,
+    IssueCertificate,
+    Refusal,
+    RevokeCertificates,
+    StoreClaim,
+    StoreRegistration,
+)
+from narrowboat_bridge.core.admission import CERTIFICATE_S
+from narrowboat_bridge.core.campaigns import Campaigns, Settings
+from narrowboat_bridge.core.events import CommandAccepted, EnrolmentRequested, Now, Restored
+from narrowboat_protocol.documents import (
+    Admission,
+    ClaimCreate,
+    ClaimRevoke,
+    DeviceApprove,
+    DeviceRegister,
+    DeviceReject,
+    DeviceRevoke,
+    EnrolmentOutcome,
+    EnrolmentSummary,
+    Request,
+    Scope,
+)
+from narrowboat_protocol.errors import Reason
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
+from narrowboat_protocol.model import Document
+from narrowboat_protocol.topics import Party
+
+NOW_S = 1_800_000_000
+ISSUED, PENDING, REFUSED = EnrolmentOutcome.ISSUED, EnrolmentOutcome.PENDING, EnrolmentOutcome.REFUSED
+
+
+def new_key() -> PublicKey:
+    return PrivateKey.generate(Algorithm.ESP256).public
+
+
+@dataclass
+class Registry:
+    """A core of its own, with what it stored."""
+
+    core: Campaigns = field(default_factory=lambda: Campaigns(Settings(1)))
+    now_s: int = NOW_S
+    written: list[Action] = field(default_factory=list)
+    numbers: count[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        self.core.handle(Restored(), Now(0.0, self.now_s))
+
+    def order(self, request: Request, scope: Scope | None = None) -> Document | Refusal:
+        event = CommandAccepted("anna", scope, next(self.numbers).to_bytes(16, "big"), request)
+        actions = self._handle(event)
+        return next(action.outcome for action in actions if isinstance(action, Answer))
+
+    def ask(
+        self, key: PublicKey, claim: str = "batch", *vouchers: PublicKey, wish: str | None = None,
+        party: Party = Party.ENROLMENT,
+    ) -> AnswerEnrolment:  # fmt: skip
+        kids = frozenset(each.kid for each in (key, *vouchers))
+        actions = self._handle(EnrolmentRequested(party, claim, key, kids, bytes(16), wish, None))
+        return next(action for action in actions if isinstance(action, AnswerEnrolment))
+
+    @property
+    def issued(self) -> int:
+        return sum(isinstance(action, IssueCertificate) for action in self.written)
+
+    def started_anew(self) -> Registry:
+        """What a bridge knows that is started on what this one stored."""
+        claims = {action.claim.name: action.claim for action in self.written if isinstance(action, StoreClaim)}
+        stored = [action.registration for action in self.written if isinstance(action, StoreRegistration)]
+        registrations = {registration.kids[0]: registration for registration in stored}
+        other = Registry(now_s=self.now_s)
+        other.core = Campaigns(Settings(1))
+        restored = Restored(claims=tuple(claims.values()), registrations=tuple(registrations.values()))
+        other.core.handle(restored, Now(0.0, self.now_s))
+        return other
+
+    def _handle(self, event: CommandAccepted | EnrolmentRequested) -> list[Action]:
+        actions = self.core.handle(event, Now(0.0, self.now_s))
+        self.written += actions
+        return actions
+
+
+def reason_of(answer: AnswerEnrolment | Document | Refusal) -> Reason | None:
+    refusal = answer.refusal if isinstance(answer, AnswerEnrolment) else answer
+    return refusal.reason if isinstance(refusal, Refusal) else None
+
+
+def test_a_claim_that_admits_lets_in_as_many_keys_as_it_says_and_each_of_them_again() -> None:
+    registry, keys = Registry(), [new_key() for _ in range(3)]
+    registry.order(ClaimCreate(claim="batch", count=2, admits=True))
+    assert [registry.ask(key).outcome for key in keys] == [ISSUED, ISSUED, REFUSED]
+    again = registry.started_anew()
+    assert [again.ask(key).outcome for key in keys] == [ISSUED, ISSUED, REFUSED]
+
+
+def test_a_certificate_that_is_young_is_given_again_and_costs_no_serial_number() -> None:
+    registry, key = Registry(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=1, admits=True))
+    for _ in range(5):
+        assert registry.ask(key).outcome is ISSUED
+    assert registry.issued == 1
+
+
+REFUSING: dict[str, tuple[ClaimCreate | None, Callable[[Registry], object], Reason]] = {
+    "no claim": (None, lambda _: None, Reason.UNKNOWN_KEY),
+    "a claim that is over": (
+        ClaimCreate(claim="batch", count=9, expires_at=NOW_S, admits=True), lambda _: None, Reason.EXPIRED,
+    ),
+    "a claim that was revoked": (
+        ClaimCreate(claim="batch", count=9, admits=True),
+        lambda registry: registry.order(ClaimRevoke(claim="batch")), Reason.UNKNOWN_KEY,
+    ),
+    "a claim for other keys": (
+        ClaimCreate(claim="batch", count=9, keys=(new_key().kid,)), lambda _: None, Reason.UNKNOWN_KEY,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "prepare", "reason"), REFUSING.values(), ids=REFUSING)
+def test_a_claim_beyond_its_limits_lets_nobody_in(
+    claim: ClaimCreate | None, prepare: Callable[[Registry], object], reason: Reason
+) -> None:
+    registry = Registry()
+    if claim is not None:
+        registry.order(claim)
+    prepare(registry)
+    answer = registry.ask(new_key())
+    assert (answer.outcome, reason_of(answer)) == (REFUSED, reason)
+    assert registry.issued == 0
+
+
+def test_a_claim_secret_admits_one_key_once() -> None:
+    """Whoever finds the secret later, in a scrapped gateway, enrols nothing with it."""
+    registry, secret = Registry(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=9, keys=(secret.kid,)))
+    honest, thief = new_key(), new_key()
+    assert registry.ask(honest, "batch", secret).outcome is ISSUED
+    assert registry.ask(thief, "batch", secret).outcome is REFUSED
+    assert registry.started_anew().ask(thief, "batch", secret).outcome is REFUSED
+
+
+def test_a_key_that_nobody_admitted_waits_for_an_operator_who_may_say_yes_or_no() -> None:
+    registry, first, second = Registry(), new_key(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=9))
+    assert registry.ask(first, wish="gw-1").outcome is PENDING
+    assert registry.ask(second, wish="gw-2").outcome is PENDING
+    registry.order(DeviceApprove(kid=first.kid))
+    registry.order(DeviceReject(kid=second.kid))
+    assert (registry.ask(first).outcome, registry.ask(first).device) == (ISSUED, "gw-1")
+    assert registry.ask(second).outcome is REFUSED
+    registry.order(DeviceApprove(kid=second.kid, device="gw-3"))
+    assert registry.ask(second).device == "gw-3"
+
+
+def test_a_key_that_was_registered_is_admitted_without_a_claim_and_so_is_what_it_vouches_for() -> None:
+    registry, birth, own = Registry(), new_key(), new_key()
+    registry.order(DeviceRegister(device="gw-1", kid=birth.kid))
+    answer = registry.ask(own, "anything", birth, wish="gw-9")
+    assert (answer.outcome, answer.device) == (ISSUED, "gw-1")
+    assert registry.ask(own, "anything").outcome is ISSUED
+
+
+def test_a_name_is_not_given_to_a_second_key_until_an_operator_decides() -> None:
+    registry, first, second = Registry(), new_key(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=9, admits=True))
+    assert registry.ask(first, wish="gw-1").outcome is ISSUED
+    assert registry.ask(second, wish="gw-1").outcome is PENDING
+    assert reason_of(registry.order(DeviceApprove(kid=second.kid))) is Reason.CONFLICT
+    assert registry.ask(second).outcome is PENDING
+    registry.order(DeviceApprove(kid=second.kid, replace=True))
+    assert registry.ask(second).device == "gw-1"
+    assert registry.ask(first).outcome is REFUSED
+    assert registry.core.is_revoked(first.kid)
+
+
+@pytest.mark.parametrize("age_s", [CERTIFICATE_S * 2 // 3, CERTIFICATE_S - 1, 20 * CERTIFICATE_S])
+def test_a_registered_key_renews_at_any_age_by_a_claim_that_is_long_over(age_s: int) -> None:
+    registry, key = Registry(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=1, expires_at=NOW_S + 60, admits=True))
+    registry.ask(key)
+    registry.now_s += age_s
+    assert registry.ask(key).outcome is ISSUED
+    assert registry.issued == 2
+
+
+def test_what_is_revoked_stays_so_and_its_name_is_free() -> None:
+    registry, key, other = Registry(), new_key(), new_key()
+    registry.order(DeviceRegister(device="gw-1", kid=key.kid))
+    assert registry.ask(key).outcome is ISSUED
+    revoked = registry.order(DeviceRevoke(device="gw-1"))
+    assert isinstance(revoked, EnrolmentSummary)
+    assert revoked.admission is Admission.REVOKED
+    assert any(isinstance(action, RevokeCertificates) for action in registry.written)
+    assert registry.ask(key).outcome is REFUSED
+    assert reason_of(registry.order(DeviceApprove(kid=key.kid))) is Reason.CONFLICT
+    assert registry.started_anew().core.is_revoked(key.kid)
+    registry.order(DeviceRegister(device="gw-1", kid=other.kid))
+    assert registry.ask(other).device == "gw-1"
+
+
+def test_a_device_renews_for_itself_and_for_no_other() -> None:
+    registry, key, other = Registry(), new_key(), new_key()
+    registry.order(DeviceRegister(device="gw-1", kid=key.kid))
+    registry.order(DeviceRegister(device="gw-2", kid=other.kid))
+    assert registry.ask(key, "gw-1", party=Party.DEVICE).outcome is ISSUED
+    assert reason_of(registry.ask(key, "gw-2", party=Party.DEVICE)) is Reason.WRONG_DEVICE
+    assert reason_of(registry.ask(new_key(), "gw-1", party=Party.DEVICE)) is Reason.UNKNOWN_KEY
+
+
+def test_a_claim_is_made_once() -> None:
+    registry = Registry()
+    wanted = ClaimCreate(claim="batch", count=2, keys=(new_key().kid,))
+    assert registry.order(wanted) == registry.order(wanted)
+    assert reason_of(registry.order(ClaimCreate(claim="batch", count=3))) is Reason.CONFLICT
+
+
+def test_an_operator_with_a_scope_decides_nothing_about_who_belongs_to_the_fleet() -> None:
+    registry, key = Registry(), new_key()
+    scope = Scope(devices=("gw-1",))
+    for request in (
+        ClaimCreate(claim="batch", count=1, admits=True),
+        DeviceRegister(device="gw-1", kid=key.kid),
+        DeviceApprove(kid=key.kid),
+    ):
+        assert reason_of(registry.order(request, scope)) is Reason.NOT_PERMITTED
+    assert reason_of(registry.order(DeviceRevoke(device="gw-2"), scope)) is Reason.UNKNOWN_DEVICE
+    assert registry.ask(key).outcome is REFUSED
