@@ -62,7 +62,8 @@ def others(seeds: int) -> Iterator[Part]:
         ("--seeds", str(seeds // _FLEETS_TO_A_STORM or 1)),
     )
     yield Part("each file of a gateway damaged", "tests.faults.corruption")
-    yield Part(_cut_everywhere("provision"), "tests.sim.cuts", ("provision",))
+    for subject in ("provision", "enrol"):
+        yield Part(_cut_everywhere(subject), "tests.sim.cuts", (subject,))
     yield Part(
         "power cuts under the real agent, on a file system that forgets", "tests.faults.amnesia", ("--seeds", "0:100")
     )

@@ -1,4 +1,5 @@
-"""The command line of a gateway, `narrowboat-device`: run, status, provision, verify-slot, install, import, machine.
+"""The command line of a gateway, `narrowboat-device`: run, status, provision, enrol, verify-slot, install, import,
+machine.
 
 Exit status: 0 it is done; 1 it was refused or it failed, standard error says why; 2 the command or the configuration
 is wrong; and from `run`, 100 the machine is to be rebooted now.
@@ -12,11 +13,11 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from narrowboat_protocol.errors import NarrowboatError, UsageError
+from narrowboat_protocol.errors import NarrowboatError, Reason, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
 from . import __version__
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--csr-out", type=Path, metavar="FILE", help="write a certificate signing request")
     made.add_argument("--primary", metavar="SLOT", help="the slot that runs now; default: the first")
     made.add_argument("--release", type=Path, metavar="FILE", help="the release that the primary slot was made from")
+    command("enrol", "get this gateway's certificate from the fleet; waits until an operator has decided", _enrol)
     verified = command("verify-slot", "prove a slot's bytes against the release beside it", _verify_slot)
     verified.add_argument("slot", metavar="SLOT")
     installed = command("install", "install a release file, without broker or bridge; the next boot tries it", _install)
@@ -74,13 +76,50 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from threading import Event as Flag
+
     from .assembly import open_gateway
+    from .identity import be_somebody, start_renewal
     from .loop import Ending, Shell
 
-    config = load_config(options.config)
-    with open_gateway(SystemDisk(), config, DEFAULT_LIMITS, with_link=True) as gateway, _stoppable(gateway.inbox):
-        ending = Shell(gateway.agent, gateway.machine, gateway.inbox).run([gateway.started])
-    return REBOOT_STATUS if ending is Ending.REBOOT else _OK
+    disk, written, stop = SystemDisk(), load_config(options.config), Flag()
+    while True:
+        again = Flag()
+        with _on_signals(stop.set):
+            config = be_somebody(disk, written, DEFAULT_LIMITS, stop)
+        if config is None:
+            return _OK
+        with open_gateway(disk, config, DEFAULT_LIMITS, with_link=True) as gateway:
+            inbox, ended = gateway.inbox, Flag()
+
+            def renewed(again: Flag = again, inbox: Inbox = inbox) -> None:
+                again.set()
+                inbox.close()
+
+            start_renewal(disk, config, DEFAULT_LIMITS, ended, renewed)
+            with _stoppable(inbox):
+                ending = Shell(gateway.agent, gateway.machine, inbox).run([gateway.started])
+            ended.set()
+        if ending is Ending.REBOOT:
+            return REBOOT_STATUS
+        if not again.is_set():
+            return _OK
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    from threading import Event as Flag
+
+    from .identity import be_somebody
+
+    written, stop = load_config(options.config), Flag()
+    if written.enrolment is None:
+        raise UsageError(Reason.BAD_CONFIG, f"{options.config}: expected an [enrolment] section, got none")
+    with _on_signals(stop.set):
+        config = be_somebody(SystemDisk(), written, DEFAULT_LIMITS, stop)
+    if config is None:
+        return _REFUSED
+    print(f"this gateway is {config.gateway.name}")
+    return _OK
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -149,7 +188,13 @@ def _machine(options: argparse.Namespace) -> int:
 @contextmanager
 def _stoppable(inbox: Inbox) -> Iterator[None]:
     """SIGTERM and SIGINT end the loop after the event at hand."""
-    handlers = {number: signal.signal(number, lambda *_: inbox.close()) for number in (signal.SIGTERM, signal.SIGINT)}
+    with _on_signals(inbox.close):
+        yield
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    handlers = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -90,6 +90,19 @@ class BrokerConfig(_Section):
     keepalive_s: int = Field(default=30, ge=5, le=3600, description="how soon a dead connection is noticed")
 
 
+class EnrolmentConfig(_Section):
+    """How this gateway gets its certificate from the fleet. Without this section it is made by hand."""
+
+    port: int = Field(default=8884, ge=1, le=65535, description="the port of the broker's enrolment listener")
+    certificate: Location = Field(description="PEM file with the birth certificate, or that of a claim")
+    key: Location | None = Field(default=None, description="PEM file with its key; [broker] key if absent")
+    vouches: bool = Field(default=False, description="whether that key signs requests: true for a birth key")
+    secret: Location | None = Field(default=None, description="a file with the claim secret of this gateway alone")
+    serial: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
+        default=None, description="the serial number on the label, for people; it proves nothing"
+    )
+
+
 class StorageConfig(_Section):
     """Where the agent keeps what must survive."""
 
@@ -169,6 +182,7 @@ class Config(_Section):
     hooks: HooksConfig = HooksConfig()
     install: InstallConfig = InstallConfig()
     trust: TrustConfig = TrustConfig()
+    enrolment: EnrolmentConfig | None = None
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")
@@ -177,6 +191,10 @@ class Config(_Section):
         if first.name == second.name or first.path == second.path:
             raise ValueError("expected two slots with different names and paths")
         return self
+
+    def named(self, name: str) -> Config:
+        """The same configuration under the name that the fleet gave to the gateway."""
+        return self.model_copy(update={"gateway": self.gateway.model_copy(update={"name": name})})
 
     @property
     def slot_names(self) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from tests.sim.disk import SimDisk
+from tests.sim.enrolment import Enrolment
 from tests.sim.medium import Outcome
 from tests.sim.provisioning import Provisioning
 from tests.sim.scenes import SCENES, Begun, Scene, Stage
@@ -185,7 +186,7 @@ class Explorer:
 
 
 def subjects(stage: Stage) -> list[Subject]:
-    return [*(ScenePlay(stage, scene) for scene in SCENES), Provisioning(stage.fleet)]
+    return [*(ScenePlay(stage, scene) for scene in SCENES), Provisioning(stage.fleet), Enrolment(stage.fleet)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

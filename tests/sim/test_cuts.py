@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sim.cuts import Explorer, ScenePlay
+from tests.sim.enrolment import Enrolment
 from tests.sim.provisioning import Provisioning
 from tests.sim.scenes import LIMITS, SCENES, UPDATE, Scene, Stage, from_factory
 
@@ -37,6 +38,11 @@ def test_a_power_cut_in_the_recovery_from_a_power_cut_is_survived_too(stage: Sta
 
 def test_provisioning_can_be_cut_anywhere_and_twice_and_repeated(stage: Stage) -> None:
     tally = Explorer(Provisioning(stage.fleet), pairs=1.0).explore()
+    assert tally.pairs > tally.cuts > tally.operations > 20
+
+
+def test_enrolment_can_be_cut_anywhere_and_twice_and_leaves_one_certificate_for_one_key(stage: Stage) -> None:
+    tally = Explorer(Enrolment(stage.fleet), pairs=1.0).explore()
     assert tally.pairs > tally.cuts > tally.operations > 20
 
 

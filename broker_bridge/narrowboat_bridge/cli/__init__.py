@@ -36,7 +36,8 @@ COMMANDS = {
     "audit": ("audit", "verify and export the audit log of a bridge"),
     "release": ("release", "build, sign, inspect, verify and push releases"),
     "campaign": ("campaign", "bring a release to devices, and watch it"),
-    "device": ("device", "list and show devices"),
+    "claim": ("claim", "let new gateways in"),
+    "device": ("device", "list and show devices, and decide who is one"),
     "bridge": ("bridge", "run the server between broker and stores"),
 }
 _SERVER_PACKAGES = frozenset({"paho", "sqlalchemy", "tenacity"})

@@ -6,6 +6,7 @@ import argparse
 
 from narrowboat_protocol.documents import DeviceDetail, DeviceList, DevicePage, DeviceShow, DeviceSummary
 
+from .admission import add_commands
 from .arguments import Subparsers, add_command, add_group, name
 from .campaign_view import attempt_line
 from .client import OperatorClient, connect
@@ -23,6 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     show = add_command(commands, "show", _show, "show one device and its newest attempts")
     show.add_argument("device", metavar="NAME", type=name, help="its name")
     add_operator_arguments(show)
+    add_commands(commands)
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,126 @@
+"""Who this gateway is at a start: a certificate that is there, or one that is asked for now.
+
+Without an [enrolment] section the certificate is made by hand and nothing here does anything. With one, the agent does
+not start before it has a certificate that is not over; one that is due is renewed while the agent runs, after which the
+agent is started anew on it. What is needed to ask, and to read X.509, is imported only then: what was found in a
+certificate is noted in the data folder, under a hash over the certificate and the key, and nothing but memory rests on
+the note.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+from narrowboat_protocol import cbor
+from narrowboat_protocol.errors import EncodingError, MediumError, NarrowboatError, UsageError
+from narrowboat_protocol.limits import KIB, Limits
+
+from .assembly import read_signer
+from .config import Config
+from .disk import Disk
+from .files import read_bounded, write_atomically
+
+_LOOK_S_MAX = 6 * 3600.0
+_RENEWAL_ATTEMPTS = 3
+_PEM_BYTES_MAX = 64 * KIB
+_NOTE_BYTES_MAX = KIB
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What matters of the certificate that is there."""
+
+    name: str
+    ends_s: int
+    renewal_at_s: int
+    """When two thirds of its life are over."""
+
+
+def be_somebody(disk: Disk, config: Config, limits: Limits, stop: Flag) -> Config | None:
+    """The configuration under the name that the fleet gave; asks for a certificate first if there is none. None if it
+    was stopped.
+    """
+    if config.enrolment is None:
+        return config
+    held = _held(disk, config)
+    if held is None or time.time() > held.ends_s:
+        _log.info("no certificate, or one that is over; asking the fleet for one")
+        if not _ask(disk, config, limits, stop, attempts_max=None):
+            return None
+        held = _held(disk, config)
+    assert held is not None
+    return config.named(held.name)
+
+
+def start_renewal(disk: Disk, config: Config, limits: Limits, stop: Flag, renewed: Callable[[], None]) -> None:
+    """Watch the certificate from a thread of its own, and call `renewed` once there is a new one."""
+    if config.enrolment is None:
+        return
+    Thread(target=_renew, args=(disk, config, limits, stop, renewed), name="renewal", daemon=True).start()
+
+
+def _renew(disk: Disk, config: Config, limits: Limits, stop: Flag, renewed: Callable[[], None]) -> None:
+    while not stop.is_set():
+        try:
+            held = _held(disk, config)
+            due_s = 0.0 if held is None else held.renewal_at_s - time.time()
+            if due_s <= 0 and _ask(disk, config, limits, stop, attempts_max=_RENEWAL_ATTEMPTS):
+                renewed()
+                return
+        except NarrowboatError as error:
+            _log.warning("the certificate is not renewed yet: %s", error)
+            due_s = 0.0
+        stop.wait(random.uniform(0.5, 1.0) * (_LOOK_S_MAX if due_s <= 0 else min(due_s, _LOOK_S_MAX)))  # noqa: S311
+
+
+def _ask(disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: int | None) -> bool:
+    from .enrol import Surroundings, claim_name, enrol
+    from .enrol_link import EnrolmentLink
+    from .rendezvous import Papers
+
+    assert config.enrolment is not None
+    enrolment, broker = config.enrolment, config.broker
+    tls = Papers(broker.server_ca, enrolment.certificate, enrolment.key or broker.key).context()
+    link = EnrolmentLink(broker.host, enrolment.port, claim_name(disk, config), tls)
+    around = Surroundings(os.urandom, random.uniform, lambda seconds: not stop.wait(seconds))
+    return enrol(disk, config, limits, link, around, attempts_max)
+
+
+def _held(disk: Disk, config: Config) -> Held | None:
+    """None if there is no certificate that can be read and is for this gateway's key."""
+    if not disk.exists(config.broker.certificate):
+        return None
+    pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
+    judged, note = sha256(pem + read_signer(disk, config).public.kid).digest(), _note_path(config)
+    if disk.exists(note):
+        try:
+            match cbor.decode(read_bounded(disk, note, _NOTE_BYTES_MAX, "note"), max_bytes=_NOTE_BYTES_MAX):
+                case [bytes(seal), str(noted), int(ends_s), int(due_s)] if seal == judged:
+                    return Held(noted, ends_s, due_s)
+        except (EncodingError, UsageError):
+            pass
+    from .enrol import held_certificate, name_in, renewal_at_s
+
+    certificate = held_certificate(disk, config)
+    name = None if certificate is None else name_in(certificate)
+    if certificate is None or name is None:
+        return None
+    found = Held(name, int(certificate.not_valid_after_utc.timestamp()), int(renewal_at_s(certificate)))
+    with suppress(MediumError):
+        write_atomically(disk, note, cbor.encode([judged, found.name, found.ends_s, found.renewal_at_s]))
+    return found
+
+
+def _note_path(config: Config) -> Path:
+    return config.storage.data_dir / "identity.note"
