@@ -88,6 +88,11 @@ class Broker:
         """Everything that the broker has written, over all its starts."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def port(self, listener: Listener) -> int:
         return int(getattr(self.ports, listener))
 
