@@ -127,13 +127,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a record is not synced",
-        "records", "RecordFile.save",
+        "records", "RecordFile._write",
         "self._disk.fdatasync(self._fd)", "pass",
         "start", "said",
     ),
     Mutation(
         "a record is written over its newest copy",
-        "records", "RecordFile.save",
+        "records", "RecordFile._write",
         "self._newest_half ^ 1 if", "self._newest_half if",
         "update", "readable",
     ),
