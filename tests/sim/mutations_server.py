@@ -54,9 +54,10 @@ def _boot_number_in_memory_alone(memory: Any, **changes: Any) -> Any:
     return _save_trust(memory, **{name: value for name, value in changes.items() if name != "boot_number"})
 
 
-def _hello_is_never_answered(voice: Any, *arguments: Any) -> Any:
-    actions = _acknowledged(voice, *arguments)
+def _hello_is_never_answered(voice: Any, ack: Any, now: Any) -> Any:
+    actions = _acknowledged(voice, ack, now)
     voice._hello_is_due = True  # noqa: SLF001
+    voice._repeats.begin(now.monotonic_s)  # noqa: SLF001
     return actions
 
 
