@@ -116,7 +116,7 @@ MUTATIONS = (
     Mutation(
         "an Ack ends the reports before it too",
         "core.voice", "Voice.acknowledged",
-        "if letter.pair != pair)", "if letter.pair > pair)",
+        "if not _answers(ack, (letter.pair, letter.report))", "if letter.pair > ack.pair",
         "deaf", "outbox",
     ),
     Mutation(
