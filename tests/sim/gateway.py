@@ -268,6 +268,7 @@ class SimGateway:
             self._agent_ended(error)
             return
         if ending is Ending.REBOOT:
+            self.observer.reboots()
             self._reboot()
         elif self.shell is shell:
             self._set_timer(shell)

@@ -8,11 +8,11 @@ is what is tried, so that whatever goes wrong is not the network's doing. A fork
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from narrowboat_device.core.events import AckArrived, BlockArrived, DeliveryArrived, LinkOpened, WireBytesCounted
+from narrowboat_device.core.events import AckArrived, BlockArrived, DeliveryArrived, LinkOpened
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Delivery, Hello, Report, sign_model
 from narrowboat_protocol.topics import Channel
@@ -30,6 +30,8 @@ class Knowledge:
     """What the server knows of its one gateway."""
 
     wanted: tuple[MadeRelease, ...] | None = None
+    terms: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the assignment: windows and a budget, if there are any."""
     counter: int = 0
     nonce: bytes = b""
     delivery: bytes = b""
@@ -48,6 +50,7 @@ class Knowledge:
         """Equal for servers that would do the same."""
         return (
             tuple(release.digest for release in self.wanted or ()),
+            tuple(sorted(self.terms.items())),
             self.counter,
             self.nonce,
             bool(self.delivery),
@@ -72,9 +75,9 @@ class HonestServer:
         self._connection = 0
         self._wire_bytes = 0
 
-    def want(self, *releases: MadeRelease) -> None:
-        """Assign these from now on; none: withdraw what was assigned."""
-        self.knowledge.wanted, self.knowledge.delivery = releases, b""
+    def want(self, *releases: MadeRelease, **terms: object) -> None:
+        """Assign these from now on, under these terms; none: withdraw what was assigned."""
+        self.knowledge.wanted, self.knowledge.terms, self.knowledge.delivery = releases, terms, b""
         self._soon(self._assign)
 
     @property
@@ -152,7 +155,8 @@ class HonestServer:
         if not known.delivery or known.accepted > known.counter or known.nonce != known.newest_nonce:
             known.counter = max(known.counter, known.accepted) + 1
             known.nonce = known.newest_nonce
-            signed = self._fleet.assignment(self._device, *known.wanted, counter=known.counter, nonce=known.nonce)
+            fields = {"counter": known.counter, "nonce": known.nonce, **known.terms}
+            signed = self._fleet.assignment(self._device, *known.wanted, **fields)  # type: ignore[arg-type]  # by name
             envelopes = tuple(release.envelope for release in known.wanted)
             known.delivery = Delivery(assignment=signed, envelopes=envelopes).encode()
         delivery = known.delivery
@@ -163,11 +167,13 @@ class HonestServer:
         spans = [span for start, length in request.ranges for span in split_range(start, length, request.block_bytes)]
         for number, (at, size) in enumerate(spans):
             block = Block(request.payload[:DIGEST_PREFIX_BYTES], at, payload[at : at + size]).encode()
-            self._wire_bytes += len(block)
-            self._soon(partial(self._tell, BlockArrived(block)), number * _BLOCK_S)
-        self._soon(partial(self._tell, WireBytesCounted(self._wire_bytes)), len(spans) * _BLOCK_S)
+            self._soon(partial(self._bring, block), number * _BLOCK_S)
 
-    def _tell(self, event: AckArrived | DeliveryArrived | BlockArrived | WireBytesCounted) -> None:
+    def _bring(self, block: bytes) -> None:
+        self._wire_bytes += len(block)
+        self._tell(BlockArrived(block, self._wire_bytes))
+
+    def _tell(self, event: AckArrived | DeliveryArrived | BlockArrived) -> None:
         if self.gateway is not None:
             self.gateway.hear(event)
 

@@ -1,105 +1,51 @@
 """What must always be true of a gateway, checked after every event against what its disk holds durably.
 
-Everything is read from the medium by a reader of its own, so a mistake in the device's reader is not repeated here. A
-breach is an `InvariantError` that names the invariant, and `mutations` breaks the code once for each of them. Over a
-medium that lies about flushes nothing that rests on a sync can hold: then only what the machine survives by is checked,
-a committed slot that is whole (`honest_medium=False`).
+Everything is read from the medium by a reader of its own (`durable`). A breach is an `InvariantError` that names the
+invariant, and `mutations` breaks the code once for each of them. Over a medium that lies about flushes nothing that
+rests on a sync can hold: then only what the machine survives by is checked, a committed slot that is whole
+(`honest_medium=False`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TypeVar
 
-from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState
+from narrowboat_device.boot.state import BootState
 from narrowboat_device.core.actions import Hook, Record
 from narrowboat_device.core.events import AckArrived, Event, HookOutcome
 from narrowboat_device.core.memory import (
     LETTERS_MAX,
     RECORD_FORMAT,
     Attempt,
-    Journal,
-    Letter,
-    Outbox,
     TrustRecord,
     content_of,
 )
-from narrowboat_device.records import record_bytes_max, record_path
+from narrowboat_device.records import record_bytes_max
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Hello, Report
 from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import FetchRequest
-from narrowboat_protocol.trust import NO_FLOOR, Floor
+from narrowboat_protocol.trust import Floor
+from tests.sim.durable import DurableGateway
 from tests.sim.gateway import SimGateway
 from tests.sim.machine import Observer
 from tests.sim.medium import PAGE_BYTES
-from tests.sim.newer_agent import format_of, in_format
+from tests.sim.newer_agent import format_of
 from tests.sim.promises import InvariantError
+from tests.sim.remembered import Pair, Remembered
 from tests.support.fleet import MadeRelease
 
-Pair = tuple[int, int]
-DocumentT = TypeVar("DocumentT", Journal, TrustRecord, Outbox)
-_HEADER = struct.Struct(">4sIQI")
 _FILES_MAX = 16
 _JOBS_MAX = 16
+_DAY_S = 86_400
 _WAITING_BYTES_MAX = 128 * 1024
 """Two whole slots: what arrives during a sync, of one release after the other."""
 _ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
 
 
-@dataclass(slots=True)
-class Remembered:
-    """What has been seen so far, of a gateway as a whole: a power cut does not make it untrue."""
-
-    floor: Floor = NO_FLOOR
-    earned: Floor = NO_FLOOR
-    attempt: Attempt | None = None
-    acked: set[Pair] = field(default_factory=set)
-    letters: dict[Pair, Report] = field(default_factory=dict)
-    """Every terminal report that was ever in the outbox."""
-    in_outbox: frozenset[Pair] = frozenset()
-    counted: tuple[bytes | None, str, int] | None = None
-    """Content, slot and the most chunks of it that the journal counted, of the attempt at work."""
-    primary: str | None = None
-    committed: dict[str, bytes | bool | None] = field(default_factory=dict)
-    """What each slot held when it was the committed one."""
-    running: str | None = None
-    read: set[Record] = field(default_factory=set)
-    formats: dict[Record, int] = field(default_factory=dict)
-    trial_boots: int = 0
-    healthy: bool = False
-
-    def fork(self) -> Remembered:
-        return replace(
-            self,
-            acked=set(self.acked),
-            letters=dict(self.letters),
-            read=set(self.read),
-            committed=dict(self.committed),
-            formats=dict(self.formats),
-        )
-
-    @property
-    def key(self) -> object:
-        """Equal for pasts that forbid the same futures."""
-        return (
-            (self.floor, self.earned, self.counted, self.primary, self.running, self.trial_boots, self.healthy),
-            (self.attempt.attempt, self.attempt.release, self.attempt.state) if self.attempt is not None else None,
-            tuple(sorted((report.attempt, report.release, report.state) for report in self.letters.values())),
-            self.in_outbox - self.acked,
-            tuple(sorted(self.committed)),
-            tuple(sorted(self.formats.items())),
-            len(self.read),
-        )
-
-
-class DeviceInvariants(Observer):
+class DeviceInvariants(DurableGateway, Observer):
     """Watches one gateway."""
 
     def __init__(
@@ -112,62 +58,13 @@ class DeviceInvariants(Observer):
         honest_medium: bool = True,
     ) -> None:
         """`sequences`: of each release, by its digest."""
-        self.remembered = remembered or Remembered()
-        self._gateway = gateway
-        self._disk = gateway.disk
+        super().__init__(gateway, remembered or Remembered())
         self._releases = {release.digest: release for release in releases}
         self._contents_of = {_content_of(release): release for release in releases}
         self._sequences = sequences
         self._honest_medium = honest_medium
-        self._slots = {slot.name: slot.path for slot in gateway.config.slots}
         self._tries = gateway.config.boot.tries
-        self._versions: dict[tuple[Path, ...], tuple[tuple[int, int], ...]] = {}
-        self._contents: dict[Path, tuple[tuple[int, int], bytes | None]] = {}
-        self._decoded: dict[tuple[Record, bytes], Journal | TrustRecord | Outbox] = {}
-        self._boot: tuple[bytes, BootState] | None = None
-        self._boot_path = gateway.config.boot.state_file
-        self._paths = {record: record_path(gateway.config.storage.data_dir, record) for record in Record}
         self._checked = -1
-        self._read: dict[Record, tuple[int, Journal | TrustRecord | Outbox | None]] = {}
-        """By record: what it said when the disk had changed so often."""
-
-    # What can be asked.
-
-    @property
-    def name(self) -> str:
-        return self._gateway.name
-
-    @property
-    def running(self) -> str | None:
-        """The slot that runs; None while the power is off."""
-        return self._gateway.running
-
-    @property
-    def boot(self) -> BootState:
-        """What boots next, as the medium has it. The same object as long as it says the same."""
-        content = self._newest(self._boot_path, STATE_BYTES_MAX)
-        if not content:
-            raise InvariantError("bootable", "no boot state can be read")
-        if self._boot is None or self._boot[0] != content:
-            self._boot = content, BootState.decode(content)
-        return self._boot[1]
-
-    def release_in(self, slot: str) -> bytes | None:
-        """The release that a slot holds on the medium, if it holds a whole one."""
-        release = self._gateway.release_in(slot)
-        return release if isinstance(release, bytes) else None
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """The newest attempt, as the medium has it."""
-        journal = self._record(Record.JOURNAL, Journal)
-        return journal.attempt if journal is not None else None
-
-    @property
-    def letters(self) -> tuple[Letter, ...]:
-        """The terminal reports that wait, as the medium has them."""
-        outbox = self._record(Record.OUTBOX, Outbox)
-        return outbox.letters if outbox is not None else ()
 
     # What is told.
 
@@ -197,6 +94,16 @@ class DeviceInvariants(Observer):
     def asked(self, hook: Hook, outcome: HookOutcome) -> None:
         if hook is Hook.HEALTH:
             self.remembered.healthy = outcome is HookOutcome.GO_ON
+
+    def reboots(self) -> None:
+        attempt, second = self.attempt, self._gateway.clock().wall_s % _DAY_S
+        if attempt is None or attempt.state is not State.REBOOTING or not attempt.reboot_windows:
+            return
+        if not any(
+            opens <= second < closes or closes <= opens <= second or second < closes <= opens
+            for opens, closes in attempt.reboot_windows
+        ):
+            raise InvariantError("window", f"a reboot at second {second} of the day, not in {attempt.reboot_windows}")
 
     def gave_up(self, error: NarrowboatError) -> None:
         faults = self._disk.faults
@@ -377,6 +284,8 @@ class DeviceInvariants(Observer):
         release = self._releases.get(attempt.release) if attempt is not None else None
         if attempt is None or release is None or request.payload != release.payload_digest:
             return
+        if attempt.byte_budget is not None and attempt.wire_bytes > attempt.byte_budget:
+            raise InvariantError("budget", f"{attempt.wire_bytes} bytes came of {attempt.byte_budget}")
         subtree_chunks = self._gateway.limits.subtree_chunks
         content, _, counted = self.remembered.counted or (None, "", 0)
         if content != _content_of(release):
@@ -406,61 +315,6 @@ class DeviceInvariants(Observer):
             if size > size_max:
                 raise InvariantError("bounded", f"{size} {what}, at most {size_max}")
 
-    # What the medium says.
-
-    def _changed(self, *paths: Path) -> bool:
-        """Whether any of these files may have changed since this was asked last."""
-        versions = tuple(self._disk.version(path) for path in paths)
-        if self._versions.get(paths) == versions:
-            return False
-        self._versions[paths] = versions
-        return True
-
-    def _record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
-        """What a record says; None before it was ever written."""
-        changes, value = self._read.get(record, (-1, None))
-        if changes != self._disk.changes:
-            value = self._read_record(record, kind)
-            self._read[record] = self._disk.changes, value
-        assert isinstance(value, kind | None)
-        return value
-
-    def _read_record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
-        content = self._newest(self._paths[record], record_bytes_max(record, self._gateway.limits))
-        if content is None:
-            if record in self.remembered.read:
-                raise InvariantError("readable", f"no copy of the {record} is intact")
-            return None
-        self.remembered.read.add(record)
-        key = (record, content)
-        if key not in self._decoded:
-            self._decoded = {known: value for known, value in self._decoded.items() if known[0] is not record}
-            readable = in_format(content, RECORD_FORMAT) or b""
-            self._decoded[key] = kind.decode(readable, max_bytes=len(readable))
-        value = self._decoded[key]
-        assert isinstance(value, kind)
-        return value
-
-    def _newest(self, path: Path, bytes_max: int) -> bytes | None:
-        version = self._disk.version(path)
-        if path not in self._contents or self._contents[path][0] != version:
-            self._contents[path] = version, _newest_copy(self._disk.durable(path) or b"", bytes_max)
-        return self._contents[path][1]
-
 
 def _content_of(release: MadeRelease) -> bytes:
     return content_of(release.image_sha256, release.head.tree)
-
-
-def _newest_copy(data: bytes, bytes_max: int) -> bytes | None:
-    """The content of the newest intact copy in a record file."""
-    half_bytes = -(-(_HEADER.size + 32 + bytes_max) // PAGE_BYTES) * PAGE_BYTES
-    best: tuple[int, bytes] | None = None
-    for half in (data[:half_bytes], data[half_bytes : 2 * half_bytes]):
-        if len(half) < half_bytes or half[:4] != b"NBRC":
-            continue
-        _, _, generation, length = _HEADER.unpack_from(half)
-        content = half[_HEADER.size + 32 :][:length]
-        if hashlib.sha256(half[: _HEADER.size] + content).digest() == half[_HEADER.size :][:32]:
-            best = max(best, (generation, content)) if best is not None else (generation, content)
-    return best[1] if best is not None else None

@@ -45,6 +45,9 @@ class Observer:
     def asked(self, hook: Hook, outcome: HookOutcome) -> None:
         """One of the integrator's programs answered."""
 
+    def reboots(self) -> None:
+        """The agent has the machine reboot, now."""
+
     def gave_up(self, error: NarrowboatError) -> None:
         """The agent's process ended with an error."""
 

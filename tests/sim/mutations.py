@@ -108,6 +108,18 @@ MUTATIONS = (
         "older agent", "format",
     ),
     Mutation(
+        "a release is booted whatever the time",
+        "core.trial", "Trial._wait_for_window",
+        "if opening_s > 0 else None", "if False else None",
+        "window", "window",
+    ),
+    Mutation(
+        "a budget that is spent holds nothing",
+        "core.lifecycle", "Lifecycle._hold_if_spent",
+        "and attempt.budget_is_spent", "and False",
+        "budget", "budget",
+    ),
+    Mutation(
         "the journal ends an attempt before its report is kept",
         "core.course", "Course.end",
         "[kept, self.memory.save_attempt(ended), *said]", "[self.memory.save_attempt(ended), kept, *said]",

@@ -25,6 +25,7 @@ from .world import Handle, World
 
 _LIFE_S = 300
 _AGAIN_S = 8.0
+_DAY_S = 86_400
 
 OnReply = Callable[[Reply | None], None]
 
@@ -79,9 +80,13 @@ class SimOperator:
                 question.timer.cancel()
         self._questions.clear()
 
-    def start_campaign(self, name: str, release: bytes, devices: tuple[str, ...] | None, on_reply: OnReply) -> None:
+    def start_campaign(
+        self, name: str, release: bytes, devices: tuple[str, ...] | None, on_reply: OnReply, **terms: object
+    ) -> None:
+        """`terms`: reboot windows and a byte budget, if there are any."""
         self.campaigns.append(name)
-        self.ask(CampaignStart(campaign=name, release=release, devices=devices), on_reply)
+        fields = {"campaign": name, "release": release, "devices": devices} | terms
+        self.ask(CampaignStart.model_validate(fields), on_reply)
 
     def be_busy(self, devices: tuple[str, ...]) -> None:
         """Do something that an operator does."""
@@ -103,7 +108,17 @@ class SimOperator:
         if self.campaigns and self._rng.random() < 0.2:
             name = self._rng.choice(self.campaigns)
         if chosen is None or chosen:
-            self.start_campaign(name, release, chosen, _ignore)
+            self.start_campaign(name, release, chosen, _ignore, **self._terms())
+
+    def _terms(self) -> dict[str, object]:
+        """Some campaigns may reboot gateways at some times only, or may cost so many bytes only."""
+        match self._rng.randrange(6):
+            case 0:
+                opens = (NOW + int(self._world.now_s) + self._rng.randrange(600)) % _DAY_S
+                return {"reboot_windows": ((opens, (opens + self._rng.randrange(30, 600)) % _DAY_S),)}
+            case 1:
+                return {"byte_budget": self._rng.randrange(5_000, 60_000)}
+        return {}
 
     def _say(self, request_id: bytes) -> None:
         question = self._questions.get(request_id)

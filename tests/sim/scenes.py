@@ -21,11 +21,12 @@ from tests.sim.disk import SimDisk
 from tests.sim.factory import make_disk
 from tests.sim.gateway import SimGateway
 from tests.sim.honest_server import HonestServer, Knowledge
-from tests.sim.invariants import DeviceInvariants, Remembered
+from tests.sim.invariants import DeviceInvariants
 from tests.sim.machine import Behaviour
 from tests.sim.medium import Outcome
+from tests.sim.remembered import Remembered
 from tests.sim.world import World
-from tests.support.fleet import DeviceKit, FleetKit, MadeRelease
+from tests.support.fleet import NOW, DeviceKit, FleetKit, MadeRelease
 
 LIMITS = Limits(
     log2_chunk_size=12,
@@ -40,6 +41,8 @@ LIMITS = Limits(
 )
 IMAGE_BYTES = 10 * 4096 + 1234
 _PATIENCE_S = 6 * 3600.0
+_DAY_S = 86_400
+_WINDOW_S = 600
 
 
 class Stage:
@@ -211,6 +214,22 @@ def _want_newest(play: Play) -> None:
         play.server.want(play.stage.newest)
 
 
+def _want_in_window(play: Play) -> None:
+    """The update is ready before the window opens."""
+    play.gateway.behaviour.wall_off_s = lambda: 0.0
+    if play.server.knowledge.wanted is None:
+        opens = (NOW + _WINDOW_S) % _DAY_S
+        play.server.want(play.stage.newer, reboot_windows=((opens, opens - 2 * _WINDOW_S),))
+
+
+def _want_within_budget(play: Play) -> None:
+    """The budget ends in the middle of the download, and somebody raises it."""
+    if play.server.knowledge.wanted is None:
+        play.server.want(play.stage.newer, byte_budget=IMAGE_BYTES // 2)
+    if play.server.knowledge.terms:
+        play.world.at(play.world.now_s + 300.0, lambda: play.server.want(play.stage.newer))
+
+
 def _bring_newer_agent(play: Play) -> None:
     play.gateway.behaviour.newer_agents = frozenset({play.stage.newer.digest})
     _want_newer(play)
@@ -306,5 +325,7 @@ SCENES = (
     Scene("rot", from_factory, _rot, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
     Scene("short", from_factory, _write_and_read_short, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
     Scene("deaf", from_factory, _never_acknowledge, lambda s: {(None, s.factory.digest)}, is_long=True),
+    Scene("window", from_factory, _want_in_window, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
+    Scene("budget", from_factory, _want_within_budget, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
     Scene("start", from_factory, _want_nothing, lambda s: {(None, s.factory.digest)}),
 )
