@@ -65,6 +65,8 @@ class DeviceInvariants(DurableGateway, Observer):
         self._honest_medium = honest_medium
         self._tries = gateway.config.boot.tries
         self._checked = -1
+        self._was_armed = False
+        """Before the event at hand. What is armed boots at any time, so asking for it again changes nothing."""
 
     # What is told.
 
@@ -85,6 +87,7 @@ class DeviceInvariants(DurableGateway, Observer):
         self.check()
 
     def hears(self, event: Event | None) -> None:
+        self._was_armed = self.boot.trial is not None
         if isinstance(event, AckArrived):
             self.remembered.acked.add(Ack.decode(SignedDocument.decode(event.data).content).pair)
 
@@ -97,7 +100,7 @@ class DeviceInvariants(DurableGateway, Observer):
 
     def reboots(self) -> None:
         attempt, second = self.attempt, self._gateway.clock().wall_s % _DAY_S
-        if attempt is None or attempt.state is not State.REBOOTING or not attempt.reboot_windows:
+        if attempt is None or attempt.state is not State.REBOOTING or not attempt.reboot_windows or self._was_armed:
             return
         if not any(
             opens <= second < closes or closes <= opens <= second or second < closes <= opens

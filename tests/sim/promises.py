@@ -12,7 +12,7 @@ INVARIANTS = {
     "envelope": "the release lies beside its slot before the journal calls it installed",
     "again": "nothing that is on the medium and in the journal is fetched again",
     "format": "no agent writes over records of a newer one, and one on trial writes what the one before it can read",
-    "window": "a release is booted for the first time only in a reboot window of its assignment",
+    "window": "a release is armed and its boot asked for only in a reboot window of its assignment",
     "budget": "nothing more is asked for once the byte budget is known to be spent",
     "outbox": "a terminal report is in the outbox before the journal says so, and until it is acknowledged",
     "said": "nothing is said that a power cut could take back",
