@@ -9,6 +9,8 @@ doubles, and at least half a minute more if the broker refused it.
     bridge     begins each session anew, on two connections; QoS 1 that was not acknowledged is sent again on the next
                one, once more even if it had arrived. What its process held dies with it
     operator   begins each session anew, and keeps nothing
+    dead       a second bridge whose process hangs: the broker gives it its part of the shared requests, and nobody
+               answers them
     stranger   connects as a gateway for a moment, swallows what waits for it, and goes
 """
 
@@ -21,6 +23,7 @@ from narrowboat_device.core import events as ev
 from narrowboat_protocol.topics import (
     ROOT_TOPIC,
     Channel,
+    bridge_subscriptions,
     device_subscriptions,
     device_topic,
     operator_subscriptions,
@@ -253,6 +256,14 @@ class Stranger(Client):
 
     def __init__(self, world: World, broker: Broker, path: Path, name: str) -> None:
         super().__init__(world, broker, path, name, tuple((topic, 1) for topic in device_subscriptions(name)))
+
+
+class DeadMember(Client):
+    """A second bridge that hangs."""
+
+    def __init__(self, world: World, broker: Broker, path: Path) -> None:
+        filters = tuple((text, 0) for text in bridge_subscriptions())
+        super().__init__(world, broker, path, f"auto:{path.name}", filters)
 
 
 class BridgeClient(Client):

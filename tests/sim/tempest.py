@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .bridge import SimBridge
 from .broker import AUTOSAVE_S, Broker
-from .clients import DeviceClient, Stranger
+from .clients import DeadMember, DeviceClient, Stranger
 from .mooring import Mooring
 from .network import Path
 from .operators import SimOperator
@@ -41,6 +41,7 @@ class Tempest:
         self._world = fleet.world
         self._rng = random.Random(fleet.world.rng.random())
         self._ended = False
+        self._dead: list[DeadMember] = []
         weather = fleet.weather
         for path in self._paths:
             self._strike(weather.partitions_s, lambda path=path: self._cut(path))  # type: ignore[misc]
@@ -57,6 +58,7 @@ class Tempest:
         self._strike(weather.bridge_hangs_s, lambda: fleet.bridge.die(silently=True, start_after_s=self._some_s(20.0)))
         self._strike(weather.bridge_restores_s, fleet.bridge.restore)
         self._strike(weather.clock_s, self._turn_clock)
+        self._strike(weather.dead_members_s, self._add_dead_member)
         self._repeat(AUTOSAVE_S, fleet.broker.autosave)
         if weather.bridge_restores_s:
             self._repeat(weather.bridge_restores_s / 2, fleet.bridge.copy)
@@ -80,6 +82,8 @@ class Tempest:
     def set_calm(self, *, calm: bool) -> None:
         """Suspend every fault, or let them strike again."""
         self._fleet.weather.calm = calm
+        if calm:
+            self._remove_dead_members()
         for mooring in self._fleet.moorings.values():
             mooring.heed_weather()
 
@@ -118,6 +122,19 @@ class Tempest:
         stranger = Stranger(self._world, self._fleet.broker, path, name)
         stranger.start()
         self._world.after(self._some_s(20.0), lambda: stranger.stop(silently=False))
+
+    def _add_dead_member(self) -> None:
+        """It stays for a while, or until somebody looks after it."""
+        self._remove_dead_members()
+        path = Path(self._world, self._fleet.weather, f"dead-{self._world.steps}")
+        self._world.note(path.name, "joins")
+        self._dead.append(DeadMember(self._world, self._fleet.broker, path))
+        self._dead[0].start()
+
+    def _remove_dead_members(self) -> None:
+        for member in self._dead:
+            member.stop(silently=False)
+        self._dead.clear()
 
     def _restart_broker(self) -> None:
         crash = self._rng.random() < 0.5

@@ -76,6 +76,8 @@ class Weather:
     """The file systems of gateways fill up, or get room again."""
     rot_s: float = 0.0
     """A bit of a gateway's slot changes before it is proved."""
+    dead_members_s: float = 0.0
+    """A second bridge joins the shared subscription and hangs: its part of the requests is lost."""
     disk_lies: float = 0.0
     """How likely the first gateway's medium acknowledges a flush and loses it. Of that gateway nothing is expected."""
     newer_agents: float = 0.0
@@ -134,6 +136,7 @@ _BOUNDS: dict[str, Bounds] = {
     "unfit": (0.05, 0.9),
     "panics": (0.02, 0.3),
     "newer_agents": (1.0, 1.0),
+    "dead_members_s": (60.0, 600.0),
 }
 _STORAGE_SHARE = 0.4
 """So many seeds may have storage that fails, which costs the most to simulate."""
