@@ -32,11 +32,11 @@ from .boot.file import FileBootControl
 from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .core import Agent
-from .core.actions import Record, UseBroker
+from .core.actions import Record
 from .core.events import BootStatus, Started
 from .core.judge import committed_slot
 from .core.memory import Journal, TrustRecord, read_record
-from .core.roots import broker_of, stored_trust
+from .core.roots import broker_of, stored_trust, time_of
 from .core.settings import Settings, SlotSettings
 from .disk import Disk
 from .envelopes import EnvelopeFolder
@@ -49,6 +49,7 @@ from .records import RecordFile, record_bytes_max, record_path
 from .rendezvous import Endpoint, Papers, Rendezvous
 from .slots import SlotFile
 from .status import StatusFile, status_path
+from .tls_time import TlsTime
 from .workers import Jobs, Workers
 
 _log = logging.getLogger(__name__)
@@ -102,11 +103,9 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         workers = Workers(Jobs(disk, storage.slots, hooks, inbox), inbox)
         stack.callback(workers.close)
         stack.callback(hooks.close)
-        first_root = read_root(disk, config, limits)
-        known = _known_broker(first_root, storage.started.records[Record.TRUST], limits)
-        link = _open_link(config, limits, inbox, stack, known) if with_link else NoLink()
         warn_of_missing(available_codecs())
-        settings = settings_of(config, certificate, first_root, storage.slots)
+        settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
+        link = _open_link(config, settings, limits, inbox, stack, storage.started) if with_link else NoLink()
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
         reboot = _rebooter(config.boot.reboot_command if with_link else None)
@@ -276,7 +275,10 @@ def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Ma
     )
 
 
-def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack, known: UseBroker) -> Publisher:
+def _open_link(
+    config: Config, settings: Settings, limits: Limits, inbox: Inbox, stack: ExitStack, started: Started
+) -> Publisher:
+    """Connect by what the records say; the agent tells what changes."""
     broker = config.broker
     papers = Papers(broker.server_ca, broker.certificate, broker.key)
     endpoint = Endpoint(
@@ -287,8 +289,13 @@ def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack, k
         keepalive_s=broker.keepalive_s,
     )
     rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, _monotonic_s)
-    rendezvous.use(known)
-    link = Link(rendezvous, inbox, limits, _monotonic_s)
+    first = Trust(settings.first_root, limits=limits)
+    stored = read_record(TrustRecord, started.records[Record.TRUST])
+    trust = None if stored is None else stored_trust(stored, first.fleet_id, limits)
+    rendezvous.use(broker_of((trust or first).root, first.root))
+    known = time_of(settings, (trust or first).root, 0 if stored is None or trust is None else stored.time_floor)
+    tls_time = TlsTime(known, settings.built_at_s, lambda: read_clocks().wall_s)
+    link = Link(rendezvous, tls_time, inbox, limits, _monotonic_s)
     stack.callback(link.close)
     link.start()
     return link
@@ -296,14 +303,6 @@ def _open_link(config: Config, limits: Limits, inbox: Inbox, stack: ExitStack, k
 
 def _monotonic_s() -> float:
     return read_clocks().monotonic_s
-
-
-def _known_broker(first_root: bytes, record: bytes | None, limits: Limits) -> UseBroker:
-    """What the newest root that was stored says of the broker."""
-    first = Trust(first_root, limits=limits)
-    stored = read_record(TrustRecord, record)
-    trust = None if stored is None else stored_trust(stored, first.fleet_id, limits)
-    return broker_of((trust or first).root, first.root)
 
 
 def _facts(config: Config, status: BootStatus) -> dict[str, str]:

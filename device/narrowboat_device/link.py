@@ -16,8 +16,7 @@ floor. A connection that carried data starts the series anew, since links that b
 the normal case here, and so are brokers that say they shut down. A broker that says no, or another client
 that takes our session over, is not met with haste: then the wait is at least half a minute.
 
-Certificates are judged by the machine's clock as it is. A gateway that starts without one, in 1970, finds every
-broker's certificate not yet valid and tries again until something else has set the clock.
+The dates of the broker's certificate are judged by the machine's clock only if it can be right; see `tls_time`.
 
 Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
 byte. Data blocks and documents go to the inbox by its own
@@ -47,7 +46,7 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, device_subscriptions, device_topic
 
-from .core.actions import UseBroker
+from .core.actions import BelieveTime, UseBroker
 from .core.events import (
     AckArrived,
     BlockArrived,
@@ -60,6 +59,7 @@ from .core.events import (
 )
 from .inbox import Inbox
 from .rendezvous import Rendezvous
+from .tls_time import TlsTime
 
 _WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 _REFUSED_WAIT_S_MIN = 30.0
@@ -111,12 +111,12 @@ class _Meter:
                 (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
 
 
-def _socket_class(packet_bytes_max: int, meter: _Meter) -> type[ssl.SSLSocket]:
+def _socket_class(packet_bytes_max: int, meter: _Meter, tls_time: TlsTime) -> type[ssl.SSLSocket]:
     """The sockets of a link.
 
     paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
     anything of that size is allocated; here the request is refused, which paho takes for a lost connection. And it
-    forgets the socket of a handshake that failed; here that is counted and closed.
+    forgets the socket of a handshake that failed; here that is counted and closed, as is one whose dates do not count.
     """
 
     class LinkSocket(ssl.SSLSocket):
@@ -129,6 +129,7 @@ def _socket_class(packet_bytes_max: int, meter: _Meter) -> type[ssl.SSLSocket]:
             meter.begin()
             try:
                 super().do_handshake(block)
+                tls_time.judge(self)
             except OSError:
                 meter.read(self)
                 self.close()
@@ -154,6 +155,7 @@ class Link:
     def __init__(
         self,
         rendezvous: Rendezvous,
+        tls_time: TlsTime,
         inbox: Inbox,
         limits: Limits,
         monotonic_s: Callable[[], float],
@@ -161,6 +163,7 @@ class Link:
     ) -> None:
         self._rendezvous = rendezvous
         self._endpoint = rendezvous.endpoint()
+        self._tls_time = tls_time
         self._inbox = inbox
         self._monotonic_s = monotonic_s
         self._wait_s = wait_s
@@ -168,7 +171,7 @@ class Link:
         self._closing = Flag()
         self._meter = _Meter()
         self._packet_bytes_max = limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
-        self._endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter)
+        self._endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter, tls_time)
         self._told_bytes = 0
         self._carried_data = False
         self._was_refused = False
@@ -194,6 +197,10 @@ class Link:
         """Connect as the newest root says from the next connection on."""
         self._rendezvous.use(broker)
 
+    def believe_time(self, known: BelieveTime) -> None:
+        """Judge certificates by what is known of the time from the next connection on."""
+        self._tls_time.believe(known)
+
     def close(self) -> None:
         """Say goodbye, if there is somebody to say it to, and end the thread."""
         self._closing.set()
@@ -217,6 +224,7 @@ class Link:
     def _hold_connection(self) -> None:
         """Connect, and drive the connection until it ends."""
         self._endpoint = self._rendezvous.endpoint()
+        self._tls_time.prepare(self._endpoint.tls)
         client = self._new_client()
         try:
             client.connect(

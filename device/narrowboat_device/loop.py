@@ -68,6 +68,10 @@ class Publisher(Protocol):
         """Connect as the newest root says from the next connection on."""
         ...
 
+    def believe_time(self, known: act.BelieveTime) -> None:
+        """Judge certificates by what is known of the time from the next connection on."""
+        ...
+
 
 class Worker(Protocol):
     """Whoever does what may block."""
@@ -85,6 +89,9 @@ class NoLink:
 
     def use_broker(self, broker: act.UseBroker) -> None:
         """Connect to nobody."""
+
+    def believe_time(self, known: act.BelieveTime) -> None:
+        """Judge nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +219,8 @@ class Shell:
                 machine.boot.restore(slot)
             case act.UseBroker():
                 machine.link.use_broker(action)
+            case act.BelieveTime():
+                machine.link.believe_time(action)
             case act.Reboot():
                 machine.reboot()
             case act.ShowStatus():

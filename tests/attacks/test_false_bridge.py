@@ -87,13 +87,22 @@ def test_freeze_ends_with_the_next_hello_that_gets_through(lab: Lab) -> None:
         assert siege.refuses(late) is Reason.STALE
 
 
-def test_clock_lock_out_a_director_that_signs_the_year_2090_locks_nobody_out(lab: Lab) -> None:
+def test_clock_lock_out_a_director_that_signs_the_year_2090_locks_nobody_out(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lie lifts the time floor above the true time, by which the gateway then judges the broker's certificate. The
+    next honest order takes it back.
+    """
     made = lab.kit.make_release(small_image(90, MIB), version="9.0.0", sequence=BASE_SEQUENCE, codec=Codec.ZSTD)
     with besieged(lab, "gw-2090") as siege:
         siege.hands_over(siege.order(issued_at=IN_2090_S, expires_at=IN_2090_S + 60))
         siege.start_anew()
         assert siege.rogue.hellos("gw-2090")[-1].assignment_counter == 1, "it was taken"
         assert siege.serve(made, made.payload).state is State.SUCCEEDED
+        assert [record.message for record in caplog.records if "the clock says" in record.message]
+        caplog.clear()
+        siege.start_anew()
+        assert not [record.message for record in caplog.records if "the clock says" in record.message]
 
 
 def test_a_forged_ack_makes_no_gateway_forget_what_it_has_to_report(lab: Lab) -> None:

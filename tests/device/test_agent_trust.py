@@ -171,3 +171,16 @@ def test_a_director_that_a_new_root_brings_is_not_bound_by_the_clock_of_the_one_
     gateway.assign(release, issued_at=NOW + 300 * 86_400)
     gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
     assert trust(gateway).time_floor == gateway.settings.built_at_s
+
+
+def test_the_link_hears_what_is_known_of_the_time_at_the_start_and_whenever_it_changes(
+    gateway: Gateway, fleet: FleetKit, release: MadeRelease
+) -> None:
+    built, latest = gateway.settings.built_at_s, gateway.settings.certificate_ends_s
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW]
+    gateway.assign(release, issued_at=NOW + 300 * 86_400)
+    gateway.power_on()
+    gateway.connect()
+    gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
+    lifted, fallen = ac.BelieveTime(NOW + 300 * 86_400, latest), ac.BelieveTime(built, latest)
+    assert gateway.did(ac.BelieveTime) == [fallen, lifted, lifted, fallen]

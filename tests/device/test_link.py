@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from queue import SimpleQueue
 import pytest
 
 from narrowboat_device.core import events as ev
+from narrowboat_device.core.actions import BelieveTime
 from narrowboat_device.core.events import Event
 from narrowboat_device.inbox import Inbox
 from narrowboat_device.link import Link, reconnect_wait_s
 from narrowboat_device.rendezvous import Endpoint, Rendezvous
 from narrowboat_device.rendezvous import Papers as DevicePapers
+from narrowboat_device.tls_time import TlsTime
 from narrowboat_protocol.errors import UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, MIB
 from narrowboat_protocol.topics import Channel
@@ -75,7 +78,8 @@ class Rig:
         endpoint = Endpoint("127.0.0.1", port, DEVICE, papers.context(), keepalive_s=KEEPALIVE_S)
         monotonic_s = itertools.count(0.0, 0.5).__next__
         rendezvous = Rendezvous(endpoint, papers, self.root_urls, DEFAULT_LIMITS, monotonic_s, lambda _: 0.0)
-        return Link(rendezvous, self.inbox, DEFAULT_LIMITS, monotonic_s, self._wait_s)
+        tls_time = TlsTime(BelieveTime(0, 1 << 40), 0, lambda: int(time.time()))
+        return Link(rendezvous, tls_time, self.inbox, DEFAULT_LIMITS, monotonic_s, self._wait_s)
 
     def _wait_s(self, attempt: int, was_refused: bool) -> float:
         """Connect again at once, as long as the broker has another script; then not before the link is closed."""

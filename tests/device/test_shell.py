@@ -70,12 +70,16 @@ class RecordingLink:
 
     published: list[tuple[Channel, bytes, int]] = field(default_factory=list)
     brokers: list[act.UseBroker] = field(default_factory=list)
+    times: list[act.BelieveTime] = field(default_factory=list)
 
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         self.published.append((channel, payload, qos))
 
     def use_broker(self, broker: act.UseBroker) -> None:
         self.brokers.append(broker)
+
+    def believe_time(self, known: act.BelieveTime) -> None:
+        self.times.append(known)
 
 
 class Clocks:

@@ -34,7 +34,7 @@ from narrowboat_device.boot.loader import power_on
 from narrowboat_device.boot.state import read_state, write_state
 from narrowboat_device.certificate import Certificate
 from narrowboat_device.core import Agent
-from narrowboat_device.core.actions import Hook, UseBroker
+from narrowboat_device.core.actions import BelieveTime, Hook, UseBroker
 from narrowboat_device.core.events import Event, HookFinished
 from narrowboat_device.loop import Ending, Shell
 from narrowboat_device.workers import Jobs
@@ -302,6 +302,9 @@ class SimGateway:
 
     def use_broker(self, broker: UseBroker) -> None:
         """The simulated network has one broker, and no TLS."""
+
+    def believe_time(self, known: BelieveTime) -> None:
+        """Nor certificates that end."""
 
     def run(self, hook: Hook, token: int, /) -> HookFinished:
         outcome = self.behaviour.hook(hook)

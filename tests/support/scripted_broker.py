@@ -44,21 +44,37 @@ class Papers:
     key: Path
 
 
+Dates = tuple[datetime, datetime]
+"""From when until when a certificate is valid."""
+LONG: Dates = datetime(2025, 1, 1, tzinfo=UTC), datetime(2045, 1, 1, tzinfo=UTC)
+
+
 class Authority:
     """A CA that issues to anybody, into a folder."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, dates: Dates = LONG) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.path = folder / f"{name}.pem"
-        self.path.write_bytes(pem(self._sign(self._name, self._key, ca=True)))
+        builder = self._builder(self._name, self._key, dates, ca=True)
+        self.path.write_bytes(pem(builder.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name: str, address: str = "127.0.0.1") -> Papers:
+    def issue(
+        self,
+        name: str,
+        address: str = "127.0.0.1",
+        dates: Dates = LONG,
+        purpose: x509.ObjectIdentifier | None = None,
+    ) -> Papers:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         papers = Papers(self._folder / f"{name}-{address}.pem", self._folder / f"{name}-{address}.key")
-        papers.certificate.write_bytes(pem(self._sign(subject, key, ca=False, address=address)))
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        builder = self._builder(subject, key, dates, ca=False).add_extension(names, critical=False)
+        if purpose is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        papers.certificate.write_bytes(pem(builder.sign(self._key, hashes.SHA256())))
         papers.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -66,26 +82,22 @@ class Authority:
         )
         return papers
 
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool, address: str = "127.0.0.1"
-    ) -> x509.Certificate:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, dates: Dates, *, ca: bool
+    ) -> x509.CertificateBuilder:
         identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
-        builder = (
+        return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime(2025, 1, 1, tzinfo=UTC))
-            .not_valid_after(datetime(2045, 1, 1, tzinfo=UTC))
+            .not_valid_before(dates[0])
+            .not_valid_after(dates[1])
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         )
-        if not ca:
-            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-            builder = builder.add_extension(names, critical=False)
-        return builder.sign(self._key, hashes.SHA256())
 
 
 def pem(certificate: x509.Certificate) -> bytes:

@@ -159,6 +159,17 @@ class UseBroker:
 
 
 @dataclass(frozen=True, slots=True)
+class BelieveTime:
+    """Judge the broker's certificate by the machine's clock only while it says a time between these two, in seconds
+    since 1970, from the next connection on.
+    """
+
+    floor_s: int
+    """The time floor: a time that has passed, if no director lied."""
+    latest_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reboot:
     """Restart the system. Nothing follows."""
 
@@ -200,6 +211,7 @@ Action = (
     | RestoreBoot
     | RunHook
     | UseBroker
+    | BelieveTime
     | Reboot
     | ShowStatus
     | Log

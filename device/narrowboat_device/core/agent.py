@@ -103,7 +103,7 @@ class Agent:
                 self._voice.plan_hello(now)
         actions = [*actions, *self._act_on_parked(now)]
         last = len(actions) - any(isinstance(action, Reboot) for action in actions)
-        actions[last:last] = self._show()
+        actions[last:last] = [*self._roots.tell_time(), *self._show()]
         actions = (self._arrears.answer if dropped else self._arrears.settle)(actions, now.monotonic_s)
         for action in actions:
             if isinstance(action, SaveEnvelope):
@@ -201,7 +201,7 @@ class Agent:
         accepted = self._memory.save_trust(
             assignment=delivery.assignment,
             assignment_counter=assignment.counter,
-            time_floor=self._time_floor(assignment.issued_at),
+            time_floor=self._roots.time_floor(assignment.issued_at),
         )
         # What leads to no report is answered by a hello, which names the counter: else it would come again for ever.
         return [*actions, accepted, *(self._voice.say_hello(now) if not actions else ())]
@@ -222,14 +222,6 @@ class Agent:
     def _count(self, total: int, now: Now) -> list[Action]:
         count, self._wire_total = total - self._wire_total, total
         return self._lifecycle.wire_bytes(count, now)
-
-    def _time_floor(self, issued_at: int) -> int:
-        """What an assignment says of the time, as far as it can be true. The newest one counts, so a director whose
-        clock was wrong for a while does no lasting harm.
-        """
-        settings = self._settings
-        latest = min(self._roots.trust.root.expires_at, settings.certificate_ends_s)
-        return max(settings.built_at_s, min(issued_at, latest))
 
     def _answer_again(self, now: Now) -> list[Action]:
         """What was accepted has come again: a bridge asks what became of it."""

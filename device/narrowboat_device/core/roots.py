@@ -19,7 +19,7 @@ from narrowboat_protocol.errors import NarrowboatError, Reason
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.trust import Trust
 
-from .actions import Action, Log, Record, Save, UseBroker
+from .actions import Action, BelieveTime, Log, Record, Save, UseBroker
 from .events import Now
 from .memory import Memory, TrustRecord
 from .settings import Settings
@@ -38,6 +38,7 @@ class Roots:
         self._limits = limits
         self._ahead: tuple[bytes, ...] = ()
         self._due_s: float | None = None
+        self._told_time: BelieveTime | None = None
 
     @property
     def deadline_s(self) -> float | None:
@@ -60,6 +61,20 @@ class Roots:
     def broker(self) -> UseBroker:
         """Whom to connect to under the root that is trusted now."""
         return broker_of(self.trust.root, self._first)
+
+    def time_floor(self, issued_at: int) -> int:
+        """What an assignment says of the time, as far as it can be true. The newest one counts, so a director whose
+        clock was wrong for a while does no lasting harm.
+        """
+        return time_of(self._settings, self.trust.root, issued_at).floor_s
+
+    def tell_time(self) -> list[Action]:
+        """Between which times the clock can be believed, if that has changed."""
+        known = time_of(self._settings, self.trust.root, self._memory.trust.time_floor)
+        if known == self._told_time:
+            return []
+        self._told_time = known
+        return [known]
 
     def arrived(self, data: bytes, now: Now, *, retained: bool) -> list[Action]:
         """A root came alone. One that a bridge publishes now, and that is known, says that it has just started."""
@@ -129,6 +144,12 @@ def broker_of(root: Root, first: Root) -> UseBroker:
         addresses=tuple((address.host, address.port) for address in addresses),
         root_urls=root.root_urls,
     )
+
+
+def time_of(settings: Settings, root: Root, time_floor: int) -> BelieveTime:
+    """What is known of the time, given what the newest assignment said of it."""
+    latest = min(root.expires_at, settings.certificate_ends_s)
+    return BelieveTime(max(settings.built_at_s, min(time_floor, latest)), latest)
 
 
 def stored_trust(stored: TrustRecord, fleet_id: bytes, limits: Limits) -> Trust | None:
