@@ -62,21 +62,26 @@ def _ordered(value: object, depth: int) -> object:
         )
     if type(value) in _SCALARS:
         return value
+    below = depth + 1
     match value:
-        case cbor2.CBORTag():
-            return cbor2.CBORTag(value.tag, _ordered(value.value, depth + 1))
         case list() | tuple():
-            return [_ordered(item, depth + 1) for item in value]
-        case Mapping():
-            return {key: _ordered(value[key], depth + 1) for key in _in_order(value)}
+            return [item if type(item) in _SCALARS else _ordered(item, below) for item in value]
+        case dict() | Mapping():
+            return {
+                key: item if type(item := value[key]) in _SCALARS else _ordered(item, below) for key in _in_order(value)
+            }
+        case cbor2.CBORTag():
+            return cbor2.CBORTag(value.tag, _ordered(value.value, below))
     return value
 
 
 def _in_order(keys: Iterable[object]) -> list[object]:
     """In bytewise order of their encodings, which for natural numbers is their own."""
     listed = list(keys)
-    if all(type(key) is int and key >= 0 for key in listed):
-        return sorted(listed)  # type: ignore[type-var]  # just seen to be integers
+    if set(map(type, listed)) == {int}:
+        numbers: list[object] = sorted(listed)  # type: ignore[type-var]  # just seen to be integers
+        if numbers[0] >= 0:  # type: ignore[operator]
+            return numbers
     return sorted(listed, key=cbor2.dumps)
 
 

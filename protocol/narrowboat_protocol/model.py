@@ -124,16 +124,17 @@ class Document(BaseModel):
 
         On the wire a field has one spelling only: its integer key, no null for what is absent, no default left out.
         """
-        if not info.context or not isinstance(value, Mapping):
+        if not info.context or not (type(value) is dict or isinstance(value, Mapping)):
             return value
         if not cls._always_sent <= value.keys():
             raise refusal("expected every field that has a default to be sent")
+        by_key, lengths_max = cls._by_key, cls._lengths_max
         named: dict[str, object] = {}
         for number, item in value.items():
-            if isinstance(number, bool) or not isinstance(number, int) or item is None:
+            if type(number) is not int or item is None:
                 raise refusal("expected integer keys and no null")
-            if number in cls._by_key:
-                named[cls._by_key[number]] = _bounded(item, cls._lengths_max.get(number))
+            if number in by_key:
+                named[by_key[number]] = _bounded(item, lengths_max[number]) if number in lengths_max else item
             elif number not in cls._ignored_keys:
                 raise refusal(f"expected no key {number}")
         return named
