@@ -24,6 +24,8 @@ from .files import read_bounded, write_atomically
 
 _INTERVAL_S = 0.2
 _STATUS_BYTES_MAX = 16_384
+_NEXT_LINE = ",\n "
+_FIELDS = tuple(field.name for field in dataclasses.fields(ShowStatus))
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +69,7 @@ class StatusFile:
         shown = {} if self._shown is None else _plain(self._shown)
         counts = {"links_opened": self._links_opened, "updated_at": now.wall_s}
         try:
-            write_atomically(
-                self._disk, self._path, json.dumps(self._facts | shown | counts, indent=1).encode() + b"\n"
-            )
+            write_atomically(self._disk, self._path, _to_json(self._facts | shown | counts))
         except MediumError as error:
             if not self._has_failed:
                 _log.warning("the status file cannot be written: %s", error)
@@ -88,8 +88,13 @@ def read_status(disk: Disk, path: Path) -> dict[str, object]:
     return values
 
 
+def _to_json(values: dict[str, object]) -> bytes:
+    """One line for each value. Not by `indent`, for which the standard library has no fast encoder."""
+    return f"{{\n {json.dumps(values, separators=(_NEXT_LINE, ': '))[1:-1]}\n}}\n".encode()
+
+
 def _plain(status: ShowStatus) -> dict[str, object]:
-    return {field.name: _value(getattr(status, field.name)) for field in dataclasses.fields(status)}
+    return {name: _value(getattr(status, name)) for name in _FIELDS}
 
 
 def _value(value: object) -> object:
