@@ -165,8 +165,12 @@ class SimDisk:
         return sorted(self._names)
 
     @property
+    def file_count(self) -> int:
+        return len(self._names)
+
+    @property
     def waiting_bytes(self) -> int:
-        return sum(len(write.data) for inode in self._inodes.values() for write in inode.waiting)
+        return sum([len(write.data) for inode in self._inodes.values() if inode.waiting for write in inode.waiting])
 
     def rot(self, path: Path, offset: int) -> None:
         """One bit of what is on the medium changes; the cache of it is gone."""

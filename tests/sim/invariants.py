@@ -9,6 +9,7 @@ rests on a sync can hold: then only what the machine survives by is checked, a c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from narrowboat_device.boot.state import BootState
 from narrowboat_device.core.actions import Hook, Record
@@ -24,6 +25,7 @@ from narrowboat_device.records import record_bytes_max
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Ack, Hello, Report
 from narrowboat_protocol.errors import NarrowboatError
+from narrowboat_protocol.payload import Frame, Head
 from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
 from narrowboat_protocol.transfer import FetchRequest
@@ -40,6 +42,7 @@ from tests.support.fleet import MadeRelease
 _FILES_MAX = 16
 _JOBS_MAX = 16
 _DAY_S = 86_400
+_HEADS_KEPT = 64
 _WAITING_BYTES_MAX = 128 * 1024
 """Two whole slots: what arrives during a sync, of one release after the other."""
 _ARMED = (State.INSTALLED, State.REBOOTING, State.ON_TRIAL)
@@ -60,7 +63,8 @@ class DeviceInvariants(DurableGateway, Observer):
         """`sequences`: of each release, by its digest."""
         super().__init__(gateway, remembered or Remembered())
         self._releases = {release.digest: release for release in releases}
-        self._contents_of = {_content_of(release): release for release in releases}
+        self._content_by_digest = {release.digest: _content_of(release) for release in releases}
+        self._contents_of = {self._content_by_digest[release.digest]: release for release in releases}
         self._sequences = sequences
         self._honest_medium = honest_medium
         self._tries = gateway.config.boot.tries
@@ -291,16 +295,16 @@ class DeviceInvariants(DurableGateway, Observer):
             raise InvariantError("budget", f"{attempt.wire_bytes} bytes came of {attempt.byte_budget}")
         subtree_chunks = self._gateway.limits.subtree_chunks
         content, _, counted = self.remembered.counted or (None, "", 0)
-        if content != _content_of(release):
+        if not counted or content != self._content_by_digest[release.digest]:
             return
         if self._disk.rotten(self._slots[attempt.slot]):
             return
-        for number in range(release.head.frame_count):
-            frame = release.head.frame(number)
+        suspects = attempt.suspects
+        for number, frame in enumerate(_frames_of(release.head)):
             chunks = range(frame.first_chunk, frame.first_chunk + frame.chunk_count)
             if chunks[-1] >= counted:
                 return
-            if any(chunk // subtree_chunks in attempt.suspects for chunk in chunks):
+            if suspects and any(chunk // subtree_chunks in suspects for chunk in chunks):
                 continue
             start, end = frame.offset, frame.offset + frame.encoded_length
             if any(offset < end and start < offset + length for offset, length in request.ranges):
@@ -310,7 +314,7 @@ class DeviceInvariants(DurableGateway, Observer):
         gateway = self._gateway
         sizes = {
             "letters in the outbox": (len(self.letters), LETTERS_MAX),
-            "files": (len(self._disk.files), _FILES_MAX),
+            "files": (self._disk.file_count, _FILES_MAX),
             "jobs": (len(gateway.lanes) if gateway.lanes is not None else 0, _JOBS_MAX),
             "bytes that wait for a sync": (self._disk.waiting_bytes, _WAITING_BYTES_MAX),
         }
@@ -321,3 +325,8 @@ class DeviceInvariants(DurableGateway, Observer):
 
 def _content_of(release: MadeRelease) -> bytes:
     return content_of(release.image_sha256, release.head.tree)
+
+
+@lru_cache(maxsize=_HEADS_KEPT)
+def _frames_of(head: Head) -> tuple[Frame, ...]:
+    return tuple(map(head.frame, range(head.frame_count)))

@@ -82,18 +82,17 @@ class MadeRelease:
     head_sha256: bytes
     file: bytes = field(repr=False)
     """The release file, `*.nbr`."""
+    image_sha256: bytes = field(init=False)
+    payload_digest: bytes = field(init=False)
+    file_digest: bytes = field(init=False)
 
-    @property
-    def image_sha256(self) -> bytes:
-        return hashlib.sha256(self.image).digest()
-
-    @property
-    def payload_digest(self) -> bytes:
-        return hashlib.sha256(self.payload).digest()
-
-    @property
-    def file_digest(self) -> bytes:
-        return hashlib.sha256(self.file).digest()
+    def __post_init__(self) -> None:
+        for name, content in (
+            ("image_sha256", self.image),
+            ("payload_digest", self.payload),
+            ("file_digest", self.file),
+        ):
+            object.__setattr__(self, name, hashlib.sha256(content).digest())
 
     @property
     def reference(self) -> PayloadReference:
