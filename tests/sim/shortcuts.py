@@ -3,11 +3,17 @@
 A world says the same bytes to many parties, many times, and each of them scans, decodes and verifies them anew: half
 of a simulation would go there. What is remembered depends on nothing but its arguments, so a world is the same
 with and without it, and a test shows that. Only what succeeded is remembered; whatever is refused is looked at again.
+
+Signatures are made of a hash instead of curve points: whoever holds the private key gets a seal over the message, which
+verifies under its public key, and any other bytes go through the real check. No party of a world makes seals of its
+own, so what it could not sign it cannot seal. Seals mean nothing outside, so what all worlds share is made before.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,6 +28,8 @@ from narrowboat_protocol.keys import PrivateKey, PublicKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.suit import Envelope, Manifest, parse_envelope, read_manifest, release
+
+from .site import site
 
 _KEPT_MAX = 20_000
 
@@ -43,9 +51,11 @@ class _Memory:
 
 
 _scans, _verdicts, _documents, _signed = _Memory(), _Memory(), _Memory(), _Memory()
-_envelopes, _manifests, _blocks = _Memory(), _Memory(), _Memory()
+_envelopes, _manifests, _blocks, _messages = _Memory(), _Memory(), _Memory(), _Memory()
 _scan, _verify = cbor._Scanner.scan, PublicKey.verify  # noqa: SLF001  # the one pure step that all the rest waits for
-_sign, _read_block = PrivateKey.sign, cose._read_block  # noqa: SLF001
+_read_block, _to_be_signed = cose._read_block, cose._to_be_signed  # noqa: SLF001
+_secret = secrets.token_bytes(64)
+"""Of this process: nothing that a world logs depends on the bytes of a signature."""
 _encoder = cbor2.CBOREncoder(io.BytesIO())
 """Making one for each value takes longer than encoding it."""
 _decode, _decode_signed = Document.decode.__func__, SignedDocument.decode.__func__  # type: ignore[attr-defined]
@@ -59,15 +69,26 @@ def _scan_once(scanner: cbor._Scanner) -> None:
 
 
 def _verify_once(key: PublicKey, signature: bytes, message: bytes) -> bool:
-    verdict: bool = _verdicts.get((key.kid, signature, message), lambda: _verify(key, signature, message))
+    verdict: bool = _verdicts.get(
+        (key.kid, signature, message), lambda: signature == _seal(key, message) or _verify(key, signature, message)
+    )
     return verdict
 
 
-def _sign_and_know(key: PrivateKey, message: bytes) -> bytes:
-    """What a key has signed verifies under it; other tests ask the library whether that is so."""
-    signature = _sign(key, message)
-    _verdicts.get((key.public.kid, signature, message), lambda: True)
-    return signature
+def _sign_by_seal(key: PrivateKey, message: bytes) -> bytes:
+    return _seal(key.public, message)
+
+
+def _seal(key: PublicKey, message: bytes) -> bytes:
+    """As long as a signature."""
+    return hashlib.blake2b(key.kid + message, key=_secret).digest()
+
+
+def _to_be_signed_once(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
+    message: bytes = _messages.get(
+        (protected, external_aad, payload), lambda: _to_be_signed(protected, external_aad, payload)
+    )
+    return message
 
 
 def _read_block_once(block: bytes, *, accept_es256: bool) -> tuple[int, bytes | None, bytes, bytes]:
@@ -100,13 +121,15 @@ def _read_once(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Manifest:
 @contextmanager
 def remembering() -> Iterator[None]:
     """Remember inside."""
+    site()
     with ExitStack() as stack:
         for target, name, instead in (
             (cbor2, "dumps", _encoder.encode_to_bytes),
             (cose, "_read_block", _read_block_once),
             (cbor._Scanner, "scan", _scan_once),  # noqa: SLF001
             (PublicKey, "verify", _verify_once),
-            (PrivateKey, "sign", _sign_and_know),
+            (PrivateKey, "sign", _sign_by_seal),
+            (cose, "_to_be_signed", _to_be_signed_once),
             (inventory, "parse_envelope", _parse_once),
             (inventory, "read_manifest", _read_once),
             (offers, "parse_envelope", _parse_once),
