@@ -148,7 +148,7 @@ def test_each_change_says_what_it_means(fleet: Path, tmp_path: Path, change: tup
 
 REFUSED = [
     (("revoke", "release-key"), "expected 1 keys of the role release to be left"),
-    (("revoke", "ff"), "fits 0"),
+    (("revoke", "f" * 64), "fits 0"),
     (("set", "--threshold", "root=2"), "this would not be a root"),
     (("set", "--root-url", "ftp://x"), "this would not be a root"),
     (("add-key", "admin", "OLD"), "which has one"),
