@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("run", "run the agent", _run)
     status = command("status", "show where the agent stands", _status)
-    status.add_argument("--json", action="store_true", help="as the status file has it")
+    status.add_argument("--json", action="store_true", help="as the status file has it, for programs")
     made = command("provision", "make this machine a gateway; may be repeated", _provision)
     made.add_argument("--csr-out", type=Path, metavar="FILE", help="write a certificate signing request")
     made.add_argument("--primary", metavar="SLOT", help="the slot that runs now; default: the first")
@@ -123,14 +123,16 @@ def _enrol(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from .loop import read_clocks
     from .status import read_status, status_path
+    from .status_text import status_lines
 
     values = read_status(SystemDisk(), status_path(load_config(options.config).storage.data_dir))
     if options.json:
         print(json.dumps(values, indent=1))
         return _OK
-    for name, value in values.items():
-        print(f"{name}: {'-' if value is None else value}")
+    for line in status_lines(values, read_clocks().wall_s):
+        print(line)
     return _OK
 
 

@@ -223,7 +223,7 @@ class Shell:
                 machine.link.believe_time(action)
             case act.Reboot():
                 machine.reboot()
-            case act.ShowStatus():
+            case act.ShowStatus() | act.ShowTrust():
                 machine.status.show(action)
             case act.Log(text, warning):
                 _agent_log.log(logging.WARNING if warning else logging.INFO, "%s", text)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 
-from .core.actions import ShowStatus
+from .core.actions import ShowStatus, ShowTrust
 from .core.events import Now
 from .disk import Disk
 from .files import read_bounded, write_atomically
@@ -25,7 +25,9 @@ from .files import read_bounded, write_atomically
 _INTERVAL_S = 0.2
 _STATUS_BYTES_MAX = 16_384
 _NEXT_LINE = ",\n "
-_FIELDS = tuple(field.name for field in dataclasses.fields(ShowStatus))
+_FIELDS: dict[type[ShowStatus] | type[ShowTrust], tuple[str, ...]] = {
+    part: tuple(field.name for field in dataclasses.fields(part)) for part in (ShowStatus, ShowTrust)
+}
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class StatusFile:
         self._disk = disk
         self._path = path
         self._facts = facts
-        self._shown: ShowStatus | None = None
+        self._shown: dict[str, object] = {}
         self._links_opened = 0
         self._is_stale = True
         self._next_write_s = 0.0
@@ -53,8 +55,10 @@ class StatusFile:
         """When to call `flush` again, in monotonic seconds."""
         return self._next_write_s if self._is_stale else None
 
-    def show(self, status: ShowStatus) -> None:
-        self._shown, self._is_stale = status, True
+    def show(self, part: ShowStatus | ShowTrust) -> None:
+        """What was shown of the other part stands."""
+        self._shown |= _plain(part)
+        self._is_stale = True
 
     def count_link(self) -> None:
         """A connection to the broker was begun; whether it lets us in shows later, and is not counted."""
@@ -66,10 +70,9 @@ class StatusFile:
         if not self._is_stale or (now.monotonic_s < self._next_write_s and not at_once):
             return
         self._is_stale, self._next_write_s = False, now.monotonic_s + _INTERVAL_S
-        shown = {} if self._shown is None else _plain(self._shown)
         counts = {"links_opened": self._links_opened, "updated_at": now.wall_s}
         try:
-            write_atomically(self._disk, self._path, _to_json(self._facts | shown | counts))
+            write_atomically(self._disk, self._path, _to_json(self._facts | self._shown | counts))
         except MediumError as error:
             if not self._has_failed:
                 _log.warning("the status file cannot be written: %s", error)
@@ -93,8 +96,8 @@ def _to_json(values: dict[str, object]) -> bytes:
     return f"{{\n {json.dumps(values, separators=(_NEXT_LINE, ': '))[1:-1]}\n}}\n".encode()
 
 
-def _plain(status: ShowStatus) -> dict[str, object]:
-    return {name: _value(getattr(status, name)) for name in _FIELDS}
+def _plain(part: ShowStatus | ShowTrust) -> dict[str, object]:
+    return {name: _value(getattr(part, name)) for name in _FIELDS[type(part)]}
 
 
 def _value(value: object) -> object:

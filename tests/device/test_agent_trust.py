@@ -184,3 +184,15 @@ def test_the_link_hears_what_is_known_of_the_time_at_the_start_and_whenever_it_c
     gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
     lifted, fallen = ac.BelieveTime(NOW + 300 * 86_400, latest), ac.BelieveTime(built, latest)
     assert gateway.did(ac.BelieveTime) == [fallen, lifted, lifted, fallen]
+
+
+def test_a_root_that_cannot_be_stored_at_first_ends_no_update_and_is_told_to_the_link_all_the_same(
+    gateway: Gateway, fleet: FleetKit, release: MadeRelease
+) -> None:
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW]
+    gateway.assign(release, issued_at=NOW + 300 * 86_400)
+    gateway.actions.clear()
+    gateway.fail_next[ac.Save] = Reason.MEDIUM_FAILED
+    gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
+    assert gateway.state is State.OFFERED
+    assert gateway.did(ac.BelieveTime)

@@ -326,7 +326,9 @@ def test_the_agent_runs_tells_its_status_and_stops_when_told(
     status = json.loads(capsys.readouterr().out)
     assert (status["device"], status["slot"], status["state"]) == ("gw-1", "a", None)
     assert main(gateway.arguments("status")) == 0
-    assert "slot: a\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "gateway:      gw-1, slot a runs\n" in told
+    assert f"trusts:       root 1 of fleet {gateway.fleet.fleet_id.hex()[:16]}" in told
 
 
 def test_a_second_agent_on_a_data_folder_is_refused(gateway: GatewayFolder, capsys: pytest.CaptureFixture[str]) -> None:

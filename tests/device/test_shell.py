@@ -500,6 +500,8 @@ def test_the_status_says_what_the_agent_showed(tmp_path: Path) -> None:
         "wire_bytes": 3,
         "reason": None,
         "detail": None,
+        "hold_since": None,
+        "hold_next_check": None,
         "links_opened": 0,
         "updated_at": 1_800_000_000,
     }

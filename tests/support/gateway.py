@@ -272,7 +272,7 @@ class Gateway:
                 self._queue.append(ev.SlotCommitted(slot))
             case ac.MarkUnbootable() | ac.ArmTrial() | ac.RestoreBoot():
                 self._set_boot(action)
-            case ac.Publish() | ac.ShowStatus() | ac.Log() | ac.UseBroker() | ac.BelieveTime():
+            case ac.Publish() | ac.ShowStatus() | ac.ShowTrust() | ac.Log() | ac.UseBroker() | ac.BelieveTime():
                 pass
             case _:
                 assert_never(action)

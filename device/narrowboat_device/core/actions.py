@@ -186,6 +186,30 @@ class ShowStatus:
     wire_bytes: int
     reason: Reason | None
     detail: str | None
+    hold_since: int | None = None
+    """When the hold began, and when the agent looks again, in seconds since 1970, by this machine's clock."""
+    hold_next_check: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShowTrust:
+    """Tell local programs what is trusted, and how fresh it is. Best effort; never fails. Times are in seconds since
+    1970.
+    """
+
+    fleet_id: bytes
+    root_version: int
+    root_expires_at: int
+    certificate_ends_at: int
+    assignment_counter: int
+    assignment_issued_at: int | None
+    """When the newest assignment that was accepted was signed, by the director's clock."""
+    nonce_made_at: int | None
+    """Since when an assignment can be answered with the newest nonce, by this machine's clock."""
+    floor_epoch: int
+    floor_sequence: int
+    time_floor: int
+    time_latest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,5 +238,9 @@ Action = (
     | BelieveTime
     | Reboot
     | ShowStatus
+    | ShowTrust
     | Log
 )
+
+Told = UseBroker | BelieveTime | ShowStatus | ShowTrust | Log
+"""What is told to this machine or its link. Nothing on a disk rests on it."""

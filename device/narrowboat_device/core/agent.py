@@ -25,7 +25,7 @@ from narrowboat_protocol.trust import Freshness, Trust
 
 from . import events as ev
 from . import offers
-from .actions import Action, Log, Reboot, Record, SaveEnvelope, ShowStatus
+from .actions import Action, Log, Reboot, Record, SaveEnvelope
 from .arrears import Arrears
 from .aside import Aside, newer_records
 from .events import Event, Now
@@ -43,6 +43,7 @@ from .memory import (
 )
 from .roots import Roots
 from .settings import Settings
+from .telling import Telling
 from .voice import Voice
 
 
@@ -68,7 +69,7 @@ class Agent:
         self._arrears = Arrears(self._memory)
         self._aside: Aside | None = None
         self._wire_total = 0
-        self._shown: ShowStatus | None = None
+        self._telling = Telling(settings, self._memory, self._voice, self._roots, self._lifecycle)
         self.refusals: Counter[Reason] = Counter()
 
     @property
@@ -94,6 +95,7 @@ class Agent:
         dropped: list[Action] = []
         if isinstance(event, ev.ActionFailed):
             self._roots.failed(event.action)
+            self._telling.failed()
             dropped = self._arrears.failed(event.action, ended=not self._lifecycle.active)
         try:
             actions = self._dispatch(event, dropped, now)
@@ -103,7 +105,7 @@ class Agent:
                 self._voice.plan_hello(now)
         actions = [*actions, *self._act_on_parked(now)]
         last = len(actions) - any(isinstance(action, Reboot) for action in actions)
-        actions[last:last] = [*self._roots.tell_time(), *self._show()]
+        actions[last:last] = self._telling.changes()
         actions = (self._arrears.answer if dropped else self._arrears.settle)(actions, now.monotonic_s)
         for action in actions:
             if isinstance(action, SaveEnvelope):
@@ -346,21 +348,3 @@ class Agent:
         if self.refusals[error.reason] > 1:
             return []
         return [Log(f"{type(event).__name__} refused: {error.reason}: {error}", warning=True)]
-
-    def _show(self) -> list[Action]:
-        life = self._lifecycle
-        attempt = life.attempt
-        status = ShowStatus(
-            state=self.state,
-            hold=life.hold.reason if life.hold is not None else None,
-            release=attempt.release if attempt is not None else None,
-            done_bytes=life.done_bytes,
-            total_bytes=life.total_bytes,
-            wire_bytes=attempt.wire_bytes if attempt is not None else 0,
-            reason=attempt.reason if attempt is not None else None,
-            detail=attempt.detail if attempt is not None else None,
-        )
-        if status == self._shown:
-            return []
-        self._shown = status
-        return [status]

@@ -16,7 +16,6 @@ from .actions import (
     Action,
     Fetch,
     HashSlot,
-    Log,
     MarkUnbootable,
     Publish,
     ReadBackSlot,
@@ -25,8 +24,8 @@ from .actions import (
     RunHook,
     Save,
     SaveEnvelope,
-    ShowStatus,
     SyncSlot,
+    Told,
 )
 from .memory import Memory
 
@@ -86,7 +85,7 @@ class Arrears:
         """The list to perform: what is owed goes first, if there is anything to perform or it is time."""
         self._paid = []
         due = self._retry_s is not None and now_s >= self._retry_s
-        if self._owed and (due or not all(isinstance(item, Log | ShowStatus) for item in actions)):
+        if self._owed and (due or not all(isinstance(item, Told) for item in actions)):
             self._paid, self._owed, self._retry_s = self._owed, [], None
         self._last = [*self._paid, *actions]
         return self._last

@@ -25,7 +25,6 @@ from .actions import (
     Fetch,
     HashSlot,
     Hook,
-    Log,
     MarkUnbootable,
     Publish,
     ReadBackSlot,
@@ -34,8 +33,8 @@ from .actions import (
     RestoreBoot,
     Save,
     SaveEnvelope,
-    ShowStatus,
     SyncSlot,
+    Told,
 )
 from .course import DETAIL_MAX, Course, OpenRelease
 from .download import Download
@@ -339,6 +338,6 @@ class Lifecycle:
 def _only_words(dropped: list[Action]) -> bool:
     """Nothing was lost but what is said, and records that do not lead the attempt: `Arrears` sees to both."""
     return bool(dropped) and all(
-        isinstance(item, Publish | ShowStatus | Log) or (isinstance(item, Save) and item.record is not Record.JOURNAL)
+        isinstance(item, Publish | Told) or (isinstance(item, Save) and item.record is not Record.JOURNAL)
         for item in dropped
     )

@@ -38,7 +38,6 @@ class Roots:
         self._limits = limits
         self._ahead: tuple[bytes, ...] = ()
         self._due_s: float | None = None
-        self._told_time: BelieveTime | None = None
 
     @property
     def deadline_s(self) -> float | None:
@@ -67,14 +66,6 @@ class Roots:
         clock was wrong for a while does no lasting harm.
         """
         return time_of(self._settings, self.trust.root, issued_at).floor_s
-
-    def tell_time(self) -> list[Action]:
-        """Between which times the clock can be believed, if that has changed."""
-        known = time_of(self._settings, self.trust.root, self._memory.trust.time_floor)
-        if known == self._told_time:
-            return []
-        self._told_time = known
-        return [known]
 
     def arrived(self, data: bytes, now: Now, *, retained: bool) -> list[Action]:
         """A root came alone. One that a bridge publishes now, and that is known, says that it has just started."""

@@ -49,6 +49,8 @@ class Voice:
         self._n = 0
         self._nonces: tuple[bytes, ...] = (random(NONCE_BYTES),)
         self._nonce_made_s: float | None = None
+        self.nonce_made_at: int | None = None
+        """When the newest nonce was made, by the wall clock."""
         self._newest_hello: tuple[Pair, bytes] | None = None
         self._hello_is_due = True
         self._newest_report: tuple[Pair, bytes] | None = None
@@ -62,7 +64,7 @@ class Voice:
     def begin(self, boot: BootStatus, slots: tuple[SlotInfo, ...], now: Now) -> None:
         """The boot number of `memory` was raised for this start."""
         self._boot, self.slots = boot, slots
-        self._nonce_made_s = now.monotonic_s
+        self._nonce_made_s, self.nonce_made_at = now.monotonic_s, now.wall_s
 
     @property
     def running_slot(self) -> str:
@@ -103,7 +105,7 @@ class Voice:
     def time_reached(self, now: Now) -> list[Action]:
         if self._nonce_made_s is not None and now.monotonic_s >= self._nonce_made_s + self._settings.hello_interval_s:
             self._nonces = (self._nonces[-1], self._random(NONCE_BYTES))
-            self._nonce_made_s = now.monotonic_s
+            self._nonce_made_s, self.nonce_made_at = now.monotonic_s, now.wall_s
             return self.say_hello(now)
         if self.link_up and self._hello_planned_s is not None and now.monotonic_s >= self._hello_planned_s:
             return self.say_hello(now)
