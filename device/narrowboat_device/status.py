@@ -25,7 +25,7 @@ from .files import read_bounded, write_atomically
 _INTERVAL_S = 0.2
 _STATUS_BYTES_MAX = 16_384
 _NEXT_LINE = ",\n "
-_FIELDS: dict[type[ShowStatus] | type[ShowTrust], tuple[str, ...]] = {
+_FIELDS: dict[type[ShowStatus | ShowTrust], tuple[str, ...]] = {
     part: tuple(field.name for field in dataclasses.fields(part)) for part in (ShowStatus, ShowTrust)
 }
 

@@ -26,6 +26,7 @@ from . import views
 from .actions import Emit, Record, Refusal, StoreCampaign, StoreRelease, Turn
 from .changes import Changes
 from .events import CommandAccepted, Now, ReleaseAdded
+from .outlook import before_start
 from .records import Campaign, Ending, Release
 from .sight import Sight
 
@@ -109,7 +110,7 @@ class Operations:
         )
         for device in self._ledger.devices_for(wanted):
             self._changes.give(device, wanted, now, turn)
-        return views.campaign_summary(sight, wanted, views.codec_warning(sight, wanted))
+        return views.campaign_summary(sight, wanted, before_start(sight, wanted))
 
     def _repeated(self, known: Campaign, wanted: Campaign, sight: Sight) -> Document | Refusal:
         """A start under a name that is taken: the same start again is answered, another one is refused."""
@@ -118,7 +119,7 @@ class Operations:
         )
         if as_wanted != wanted or not sight.may_steer(known):
             return Refusal(Reason.CONFLICT, f"a campaign {known.name} with other content exists; choose another name")
-        return views.campaign_summary(sight, known, views.codec_warning(sight, known))
+        return views.campaign_summary(sight, known, before_start(sight, known))
 
     def _unfit(self, campaign: Campaign, release: Release, sight: Sight) -> Refusal | None:
         """Why a listed device cannot take part. All are looked at before anything is changed."""

@@ -27,9 +27,9 @@ from narrowboat_protocol.documents import (
 )
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
-from narrowboat_protocol.payload import Codec
 
 from .ledger import Ledger
+from .outlook import failures_ahead
 from .records import Attempt, Campaign, Claim, Device, Registration, Release
 from .sight import Sight
 
@@ -37,7 +37,6 @@ PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
 _CAMPAIGNS_SHOWN_MAX = 150
 _ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
-_DEVICES_NAMED_MAX = 4
 
 WAITING = "waiting"
 """Counts an attempt that the device has not reported on."""
@@ -79,27 +78,6 @@ def campaign_summary(sight: Sight, campaign: Campaign, warning: str | None = Non
     )
 
 
-def codec_warning(sight: Sight, campaign: Campaign) -> str | None:
-    """Which devices of a running campaign said hello without a codec that its payload needs: they will fail."""
-    needed = sight.ledger.releases[campaign.release].codecs
-    if campaign.ended is not None:
-        return None
-    lacking = {
-        device.name: codecs
-        for device in sight.devices_for(campaign)
-        if (codecs := set(needed).difference(device.hello.codecs))
-    }
-    if not lacking:
-        return None
-    missing = ", ".join(codec.name.lower() for codec in sorted(set[Codec]().union(*lacking.values())))
-    shown = ", ".join(list(lacking)[:_DEVICES_NAMED_MAX])
-    others = f" and {len(lacking) - _DEVICES_NAMED_MAX} more" if len(lacking) > _DEVICES_NAMED_MAX else ""
-    return (
-        f"{len(lacking)} of its devices cannot decode {missing} and will fail: {shown}{others};"
-        ' install the codec there (narrowboat-device[zstd]), or build the release with codec = "lzma"'
-    )
-
-
 def standing_word(attempt: Attempt) -> str:
     """The word that an attempt is counted under: its state, or why there is none to wait for."""
     if attempt.settled and not attempt.has_end:
@@ -111,7 +89,7 @@ def campaign_detail(sight: Sight, campaign: Campaign, after: str | None, limit: 
     ordered = sorted(sight.attempts_in(campaign), key=lambda attempt: attempt.device)
     rest = [attempt for attempt in ordered if after is None or attempt.device > after]
     shown = _fitting(map(attempt_summary, rest[:limit]))
-    summary = campaign_summary(sight, campaign, codec_warning(sight, campaign))
+    summary = campaign_summary(sight, campaign, failures_ahead(sight, campaign))
     return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest))
 
 

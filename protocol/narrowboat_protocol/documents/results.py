@@ -66,7 +66,8 @@ class CampaignSummary(Document):
     counts: dict[str, Annotated[int, Field(ge=0)]] = key(7, max_length=32)
     devices: int = key(8, ge=0)
     warning: Text | None = key(9, None)
-    """What will fail as things stand; absent from lists and from campaigns that have ended."""
+    """What will fail as things stand, and at the start what cannot be taken back; absent from lists and from campaigns
+    that have ended."""
 
 
 class CampaignPage(Document):
