@@ -6,6 +6,7 @@ download on any machine. Images are noise, which does not compress, so that byte
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -133,6 +134,58 @@ def test_a_server_that_dies_in_mid_download_costs_no_byte_twice(shaky: Lab, shak
         assert shaky.wait_for_end(name, name)["state"] == "succeeded"
         assert gateway.slot("b")[:IMAGE_BYTES] == shaky_noise.made.image
         assert relay.counts.down_bytes <= len(shaky_noise.made.payload) + WASTE_BYTES
+
+
+def test_a_bridge_restored_from_before_the_campaign_in_the_middle_of_it_costs_no_byte_twice(
+    shaky: Lab, shaky_noise: Pushed
+) -> None:
+    """It has never heard of the campaign, which the operator starts again."""
+    name, data, backup = "gw-backup", shaky.fleet.path / "bridge" / "data", shaky.folder / "backup"
+    with RelayThread(shaky.fleet.ports.device) as relay, shaky.gateway(name, relay) as gateway:
+        relay.stall_at(STALL_BYTES)
+        shaky.wait_until_known(name)
+        shaky.bridge.stop()
+        shutil.copytree(data, backup)
+        shaky.restart_bridge(Child.stop)
+        shaky.wait_until_served()
+        shaky.start(shaky_noise, name, name)
+        wait_for(lambda: relay.counts.down_bytes >= STALL_BYTES, PATIENCE_S, "the middle of the download")
+        shaky.bridge.kill()
+        shutil.rmtree(data)
+        backup.rename(data)
+        shaky.restart_bridge(Child.kill)
+        shaky.wait_until_served()
+        relay.stall_at(None)
+        shaky.start(shaky_noise, name, name)
+        assert shaky.wait_for_end(name, name)["state"] == "succeeded"
+        assert gateway.slot("b")[:IMAGE_BYTES] == shaky_noise.made.image
+        assert relay.counts.down_bytes <= len(shaky_noise.made.payload) + WASTE_BYTES
+
+
+def test_a_bridge_rebuilt_from_keys_and_payloads_in_mid_campaign_leaves_a_device_what_it_had(
+    shaky: Lab, shaky_noise: Pushed
+) -> None:
+    """The device would say hello to it within six minutes; it is started anew, so that the test need not wait."""
+    name = "gw-rebuilt"
+    with RelayThread(shaky.fleet.ports.device) as relay, shaky.gateway(name, relay) as gateway:
+        relay.stall_at(STALL_BYTES)
+        shaky.start(shaky_noise, name, name)
+        wait_for(lambda: gateway.done_bytes >= SYNCED_BYTES, PATIENCE_S, "a first sync")
+        shaky.bridge.kill()
+        shutil.rmtree(shaky.fleet.path / "bridge" / "data")
+        shaky.restart_bridge(Child.kill)
+        shaky.wait_until_served()
+        pushed = shaky.type("release", "push", shaky_noise.file, "--wait")
+        assert pushed.status == 0, pushed.err
+        gateway.switch_off()
+        synced_bytes, carried_bytes = gateway.done_bytes, relay.counts.down_bytes
+        relay.stall_at(None)
+        gateway.switch_on()
+        shaky.start(shaky_noise, name, name)
+        assert shaky.wait_for_end(name, name)["state"] == "succeeded"
+        assert gateway.slot("b")[:IMAGE_BYTES] == shaky_noise.made.image
+    most = left_to_fetch(shaky_noise.made.head, synced_bytes) + WASTE_BYTES
+    assert relay.counts.down_bytes - carried_bytes <= most
 
 
 def test_a_gateway_can_tell_a_bridge_that_starts_from_what_the_broker_kept(shaky: Lab) -> None:
