@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from narrowboat_protocol.errors import MediumError, Reason, UsageError
 
 from .disk import Disk
 
+_PATHS_KEPT = 8
 # RLIMIT_FSIZE and quotas say "full" in words of their own.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -103,8 +105,14 @@ def read_bounded(disk: Disk, path: Path, bytes_max: int, what: str) -> bytes:
     return data
 
 
+@lru_cache(maxsize=_PATHS_KEPT)
+def _beside(path: Path) -> Path:
+    """What the new content is called until it is whole."""
+    return path.with_name(f".{path.name}.new")
+
+
 def _replace(disk: Disk, path: Path, data: bytes, mode: int, *, sync: bool) -> None:
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _beside(path)
     fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         pwrite_all(disk, fd, data, 0)

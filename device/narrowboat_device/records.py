@@ -29,6 +29,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +47,7 @@ _DIGEST_BYTES = 32
 _HEADER_BYTES = _START.size + _DIGEST_BYTES
 _PAGE_BYTES = 4096
 _READ_TRIES = 3
+_PATHS_KEPT = 8
 _GENERATIONS = 1 << 64
 """The count begins anew after so many, and is compared as serial numbers are (RFC 1982): newer is what lies less than
 half of them ahead. Any pair of copies can therefore be followed by a newer one.
@@ -220,5 +222,6 @@ def record_bytes_max(record: Record, limits: Limits) -> int:
     }[record]
 
 
+@lru_cache(maxsize=_PATHS_KEPT)
 def record_path(data_dir: Path, record: Record) -> Path:
     return data_dir / f"{record}.record"

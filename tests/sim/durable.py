@@ -35,8 +35,10 @@ class DurableGateway:
         self._slots = {slot.name: slot.path for slot in gateway.config.slots}
         self._boot_path = gateway.config.boot.state_file
         self._paths = {record: record_path(gateway.config.storage.data_dir, record) for record in Record}
-        self._versions: dict[tuple[Path, ...], tuple[tuple[int, int], ...]] = {}
-        self._contents: dict[Path, tuple[tuple[int, int], bytes | None]] = {}
+        self._watched = {str(path): path for path in (self._boot_path, *self._paths.values(), *self._slots.values())}
+        self._versions: dict[str, tuple[int, int]] = {}
+        self._contents: dict[Path, tuple[int, tuple[int, int], bytes | None]] = {}
+        """By path: when the disk had changed so often, which version of the file, and its newest copy."""
         self._decoded: dict[tuple[Record, bytes], Journal | TrustRecord | Outbox] = {}
         self._boot: tuple[bytes, BootState] | None = None
         self._read: dict[Record, tuple[int, Journal | TrustRecord | Outbox | None]] = {}
@@ -78,13 +80,11 @@ class DurableGateway:
         outbox = self._record(Record.OUTBOX, Outbox)
         return outbox.letters if outbox is not None else ()
 
-    def _changed(self, *paths: Path) -> bool:
-        """Whether any of these files may have changed since this was asked last."""
-        versions = tuple(self._disk.version(path) for path in paths)
-        if self._versions.get(paths) == versions:
-            return False
-        self._versions[paths] = versions
-        return True
+    def _changed(self) -> set[str]:
+        """The slots and records that may have changed since this was asked last."""
+        before, version = self._versions, self._disk.version
+        self._versions = {name: version(path) for name, path in self._watched.items()}
+        return {name for name, now in self._versions.items() if before.get(name) != now}
 
     def _record(self, record: Record, kind: type[DocumentT]) -> DocumentT | None:
         """What a record says; None before it was ever written."""
@@ -112,10 +112,16 @@ class DurableGateway:
         return value
 
     def _newest(self, path: Path, bytes_max: int) -> bytes | None:
+        changes, known = self._disk.changes, self._contents.get(path)
+        if known is not None and known[0] == changes:
+            return known[2]
         version = self._disk.version(path)
-        if path not in self._contents or self._contents[path][0] != version:
-            self._contents[path] = version, _newest_copy(self._disk.durable(path) or b"", bytes_max)
-        return self._contents[path][1]
+        if known is not None and known[1] == version:
+            content = known[2]
+        else:
+            content = _newest_copy(self._disk.durable(path) or b"", bytes_max)
+        self._contents[path] = changes, version, content
+        return content
 
 
 def _newest_copy(data: bytes, bytes_max: int) -> bytes | None:

@@ -4,6 +4,7 @@ leaves it.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState, write_state
@@ -19,12 +20,21 @@ from tests.support.fleet import COMPONENT, FleetKit, MadeRelease
 HOME = Path("/gateway")
 
 
+@cache
 def make_config(name: str) -> Config:
-    """A configuration whose paths lie on the simulated disk."""
+    """A configuration whose paths lie on the simulated disk. All have the same path objects, which are quickly told to
+    be equal.
+    """
+    config = _nameless()
+    return config.model_copy(update={"gateway": config.gateway.model_copy(update={"name": name})})
+
+
+@cache
+def _nameless() -> Config:
     keys = HOME / "keys"
     return Config.model_validate(
         {
-            "gateway": {"name": name, "vendor": "example.com", "class": "gateway-a", "component": COMPONENT},
+            "gateway": {"name": "gateway", "vendor": "example.com", "class": "gateway-a", "component": COMPONENT},
             "broker": {
                 "host": "broker",
                 "server_ca": keys / "ca.pem",

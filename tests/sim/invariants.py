@@ -68,6 +68,19 @@ class DeviceInvariants(DurableGateway, Observer):
         self._sequences = sequences
         self._honest_medium = honest_medium
         self._tries = gateway.config.boot.tries
+        slots = {str(path) for path in self._slots.values()}
+        journal, trust, outbox = (
+            {str(self._paths[record])} for record in (Record.JOURNAL, Record.TRUST, Record.OUTBOX)
+        )
+        always = ((slots | {str(self._boot_path)}, self._check_boot),)
+        if_honest = (
+            (journal | trust | outbox, self._check_formats),
+            (trust, self._check_floor),
+            (outbox | journal, self._check_outbox),
+            (journal | slots, self._check_journal),
+        )
+        self._checks = always + if_honest if honest_medium else always
+        """Each with the files that its verdict rests on."""
         self._checked = -1
         self._was_armed = False
         """Before the event at hand. What is armed boots at any time, so asking for it again changes nothing."""
@@ -134,17 +147,11 @@ class DeviceInvariants(DurableGateway, Observer):
         """Everything about the state of the disk, as far as it changed."""
         if self._checked == self._disk.changes:
             return
-        self._checked, paths = self._disk.changes, self._paths
-        if self._changed(self._boot_path, *self._slots.values()):
-            self._check_boot()
-        if self._honest_medium:
-            self._check_formats()
-            if self._changed(paths[Record.TRUST]):
-                self._check_floor()
-            if self._changed(paths[Record.OUTBOX], paths[Record.JOURNAL]):
-                self._check_outbox()
-            if self._changed(paths[Record.JOURNAL], *self._slots.values()):
-                self._check_journal()
+        self._checked, changed = self._disk.changes, self._changed()
+        if changed:
+            for files, check in self._checks:
+                if not changed.isdisjoint(files):
+                    check()
         self._check_bounds()
 
     def _check_boot(self) -> None:
