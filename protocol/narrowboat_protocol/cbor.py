@@ -170,7 +170,9 @@ class _Scanner:
     def _head(self) -> tuple[int, int]:
         """Read an initial byte and its argument; refuse every form but the shortest (RFC 8949 section 4.2.1)."""
         start = self._position
-        self._skip(1)
+        if start == len(self._data):
+            self._skip(1)
+        self._position = start + 1
         initial = self._data[start]
         major, info = initial >> 5, initial & 0x1F
         if info < 24:
