@@ -111,8 +111,9 @@ class Broker:
         connection.broker_lost = lambda: self._lost(session, connection)
         session.client = client
         session.visits += 1
-        session.subscriptions = client.subscriptions
-        self._routes.clear()
+        if session.subscriptions != client.subscriptions:
+            session.subscriptions = client.subscriptions
+            self._routes.clear()
         for number, message in list(session.waiting.items()):
             self._send(session, message, number)
         for topic, message in list(self._retained.items()):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -82,10 +83,11 @@ class World:
         newest = list(self.recent)[-lines:]
         return "\n".join(f"{at_s:12.3f}  {' '.join(map(_shown, words))}" for at_s, words in newest)
 
-    def step(self) -> bool:
-        """Let the next thing happen; False if nothing will."""
-        while self._heap:
-            due_s, _, handle = heapq.heappop(self._heap)
+    def step(self, until_s: float = math.inf) -> bool:
+        """Let the next thing happen; False if nothing will, by a time."""
+        heap = self._heap
+        while heap and heap[0][0] <= until_s:
+            due_s, _, handle = heapq.heappop(heap)
             if handle.act is None:
                 continue
             self.now_s = due_s
@@ -102,8 +104,8 @@ class World:
 
     def run(self, until_s: float) -> None:
         """Let everything happen that is due up to a time, and stand at that time."""
-        while (due_s := self.next_due_s) is not None and due_s <= until_s:
-            self.step()
+        while self.step(until_s):
+            pass
         self.now_s = max(self.now_s, until_s)
 
 
