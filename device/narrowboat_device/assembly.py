@@ -95,7 +95,13 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         stack.enter_context(lock_folder(config.storage.data_dir))
         signer = read_signer(disk, config)
         note = note_path(config.storage.data_dir)
-        certificate = read_certificate(disk, config.broker.certificate, note, config.gateway.name, signer.public)
+        certificate = read_certificate(disk, config.broker.certificate, note, signer.public)
+        if certificate.name != config.gateway.name:
+            raise UsageError(
+                Reason.BAD_CONFIG,
+                f"[broker] certificate: expected one for {config.gateway.name}, as [gateway] says, got one for "
+                f"{certificate.name!r:.80}",
+            )
         storage = stack.enter_context(open_storage(disk, config, limits))
         inbox = make_inbox(limits)
         running = storage.started.boot.running

@@ -2,9 +2,7 @@
 
 Without an [enrolment] section the certificate is made by hand and nothing here does anything. With one, the agent does
 not start before it has a certificate that is not over; one that is due is renewed while the agent runs, after which the
-agent is started anew on it. What is needed to ask, and to read X.509, is imported only then: what was found in a
-certificate is noted in the data folder, under a hash over the certificate and the key, and nothing but memory rests on
-the note.
+agent is started anew on it. What is needed to ask is imported only then.
 """
 
 from __future__ import annotations
@@ -14,37 +12,21 @@ import os
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
-from narrowboat_protocol import cbor
-from narrowboat_protocol.errors import EncodingError, MediumError, NarrowboatError, UsageError
-from narrowboat_protocol.limits import KIB, Limits
+from narrowboat_protocol.errors import NarrowboatError, UsageError
+from narrowboat_protocol.limits import Limits
+from narrowboat_protocol.topics import is_name
 
 from .assembly import read_signer
+from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .disk import Disk
-from .files import read_bounded, write_atomically
 
 _LOOK_S_MAX = 6 * 3600.0
 _RENEWAL_ATTEMPTS = 3
-_PEM_BYTES_MAX = 64 * KIB
-_NOTE_BYTES_MAX = KIB
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What matters of the certificate that is there."""
-
-    name: str
-    ends_s: int
-    renewal_at_s: int
-    """When two thirds of its life are over."""
 
 
 def be_somebody(disk: Disk, config: Config, limits: Limits, stop: Flag) -> Config | None:
@@ -97,30 +79,15 @@ def _ask(disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: i
     return enrol(disk, config, limits, link, around, attempts_max)
 
 
-def _held(disk: Disk, config: Config) -> Held | None:
-    """None if there is no certificate that can be read and is for this gateway's key."""
-    if not disk.exists(config.broker.certificate):
+def _held(disk: Disk, config: Config) -> Certificate | None:
+    """None if there is no certificate of a device that can be read and is for this gateway's key."""
+    path = config.broker.certificate
+    if not disk.exists(path):
         return None
-    pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
-    judged, note = sha256(pem + read_signer(disk, config).public.kid).digest(), _note_path(config)
-    if disk.exists(note):
-        try:
-            match cbor.decode(read_bounded(disk, note, _NOTE_BYTES_MAX, "note"), max_bytes=_NOTE_BYTES_MAX):
-                case [bytes(seal), str(noted), int(ends_s), int(due_s)] if seal == judged:
-                    return Held(noted, ends_s, due_s)
-        except (EncodingError, UsageError):
-            pass
-    from .enrol import held_certificate, name_in, renewal_at_s
-
-    certificate = held_certificate(disk, config)
-    name = None if certificate is None else name_in(certificate)
-    if certificate is None or name is None:
+    key = read_signer(disk, config).public
+    try:
+        held = read_certificate(disk, path, note_path(config.storage.data_dir), key)
+    except UsageError as error:
+        _log.warning("%s", error)
         return None
-    found = Held(name, int(certificate.not_valid_after_utc.timestamp()), int(renewal_at_s(certificate)))
-    with suppress(MediumError):
-        write_atomically(disk, note, cbor.encode([judged, found.name, found.ends_s, found.renewal_at_s]))
-    return found
-
-
-def _note_path(config: Config) -> Path:
-    return config.storage.data_dir / "identity.note"
+    return held if is_name(held.name) else None

@@ -79,7 +79,7 @@ def test_a_gateway_with_a_claim_enrols_and_is_let_in_under_the_name_that_it_was_
     assert somebody is not None
     assert somebody.gateway.name == "enrol-one"
     note = note_path(config.storage.data_dir)
-    read_certificate(DISK, config.broker.certificate, note, "enrol-one", read_signer(DISK, config).public)
+    read_certificate(DISK, config.broker.certificate, note, read_signer(DISK, config).public)
     tls = Papers(config.broker.server_ca, config.broker.certificate, config.broker.key).context()
     with MqttClient(tls, lab.fleet.ports.device) as client:
         assert client.connect() == SUCCESS

@@ -77,7 +77,7 @@ def test_a_note_of_another_certificate_and_a_damaged_one_count_for_nothing(confi
     assert name_of(config) == "gw-1"
     certify(config, "gw-2")
     assert name_of(config) == "gw-2"
-    (config.storage.data_dir / "identity.note").write_bytes(damage)
+    (config.storage.data_dir / "certificate.note").write_bytes(damage)
     assert name_of(config) == "gw-2"
 
 

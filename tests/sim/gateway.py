@@ -318,4 +318,6 @@ def _do_nothing() -> None:
 
 @cache
 def _certificate(der: bytes) -> Certificate:
-    return Certificate(der, int(x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()))
+    read = x509.load_der_x509_certificate(der)
+    begins, ends = read.not_valid_before_utc, read.not_valid_after_utc
+    return Certificate("", der, int(begins.timestamp()), int(ends.timestamp()))
