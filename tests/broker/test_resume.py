@@ -20,7 +20,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec, Head
 from narrowboat_protocol.states import State
 from tests.support.processes import Child, wait_for
-from tests.support.relay import RelayThread
+from tests.support.relay import LinkShape, RelayThread
 from tests.support.rogue import PATIENCE_S
 
 from .lab import Lab, Pushed, noise, running_lab
@@ -60,6 +60,16 @@ def test_a_link_that_breaks_in_mid_download_costs_no_byte_twice(lab: Lab, noisy:
         assert lab.wait_for_end("cut", "gw-cut")["state"] == "succeeded"
         assert gateway.slot("b")[:IMAGE_BYTES] == noisy.made.image
     assert relay.counts.connections > 1
+    assert relay.counts.down_bytes <= len(noisy.made.payload) + WASTE_BYTES
+
+
+def test_a_link_that_lives_five_seconds_at_a_time_brings_the_update_all_the_same(lab: Lab, noisy: Pushed) -> None:
+    shape = LinkShape(rate_bits_per_s=5e6, round_trip_s=0.1, cut_every_s=5.0)
+    with RelayThread(lab.fleet.ports.device, shape) as relay, lab.gateway("gw-flaky", relay) as gateway:
+        lab.start(noisy, "flaky", "gw-flaky")
+        assert lab.wait_for_end("flaky", "gw-flaky")["state"] == "succeeded"
+        assert gateway.slot("b")[:IMAGE_BYTES] == noisy.made.image
+    assert relay.counts.connections > 3
     assert relay.counts.down_bytes <= len(noisy.made.payload) + WASTE_BYTES
 
 
