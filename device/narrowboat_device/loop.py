@@ -31,7 +31,7 @@ from narrowboat_protocol.transfer import FetchRequest
 from .boot import BootControl
 from .core import actions as act
 from .core.actions import Action, Record
-from .core.events import ActionFailed, Event, LinkOpened, Now, SlotCommitted, TimeReached
+from .core.events import ActionFailed, Event, LinkOpened, Now, SlotCommitted, TimeReached, earliest
 from .envelopes import EnvelopeFolder
 from .inbox import Inbox, InboxClosedError
 from .records import RecordFile
@@ -150,8 +150,7 @@ class Shell:
     @property
     def deadline(self) -> float | None:
         """When `turn` has something to do though nothing happened, in monotonic seconds."""
-        times = (self._core.deadline, self._machine.status.deadline)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._core.deadline, self._machine.status.deadline)
 
     def turn(self, event: Event | None) -> Ending | None:
         """Handle what happened, if anything did, and the deadline, if it has come: an event does not keep a deadline

@@ -142,7 +142,9 @@ class Document(BaseModel):
     def to_cbor(self) -> dict[int, object]:
         """Return the document as a map with integer keys, absent fields left out."""
         return {
-            number: _plain(value) for number, name in self._by_key.items() if (value := getattr(self, name)) is not None
+            number: value if type(value) in _SCALARS else _plain(value)
+            for number, name in self._by_key.items()
+            if (value := getattr(self, name)) is not None
         }
 
     def encode(self) -> bytes:
@@ -175,7 +177,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _SCALARS else _plain(item) for item in value]
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return value

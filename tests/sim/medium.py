@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
+from typing import NamedTuple
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
@@ -36,8 +37,7 @@ class Faults:
     lie: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     number: int
     offset: int
     data: bytes

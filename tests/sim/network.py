@@ -21,8 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .weather import Weather
 from .world import World
@@ -33,8 +32,7 @@ _HELD_MAX = 1000
 Act = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """One message on its way, and what its arrival does."""
 
     connection: Connection

@@ -27,6 +27,7 @@ from itertools import count
 Word = str | int | float | bytes | None
 
 _WORDS = (str, int, float, bytes, type(None))
+_PLAIN_WORDS = frozenset({*_WORDS, bool})
 _RECENT_MAX = 2000
 
 
@@ -70,7 +71,7 @@ class World:
     def note(self, *words: Word) -> None:
         """Append to the event log."""
         for word in words:
-            if not isinstance(word, _WORDS):
+            if type(word) not in _PLAIN_WORDS and not isinstance(word, _WORDS):
                 raise TypeError(f"expected words, numbers or bytes in the event log, got {type(word).__name__}")
         self._log.update(repr((self.now_s, words)).encode())
         self.recent.append((self.now_s, words))

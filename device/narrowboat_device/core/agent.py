@@ -28,7 +28,7 @@ from . import offers
 from .actions import Action, Log, Reboot, Record, SaveEnvelope
 from .arrears import Arrears
 from .aside import Aside, newer_records
-from .events import Event, Now
+from .events import Event, Now, earliest
 from .inventory import Inventory
 from .judge import judge_start
 from .lifecycle import Lifecycle
@@ -77,8 +77,9 @@ class Agent:
         """When to call `handle(TimeReached(), now)` though nothing happened, in monotonic seconds."""
         if self._aside is not None:
             return self._aside.deadline_s
-        times = (self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s, self._roots.deadline_s)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(
+            self._lifecycle.deadline_s, self._voice.deadline_s, self._arrears.deadline_s, self._roots.deadline_s
+        )
 
     @property
     def state(self) -> State | None:

@@ -30,6 +30,7 @@ from narrowboat_protocol.tree import HASH_BYTES, check_layer, leaf_hash, merkle_
 
 from .acceptance import Capabilities, WrongPayloadError, accept_head, refuse_head
 from .actions import Action, Fetch, HashSlot, ReadBackSlot, SyncSlot, WriteChunks
+from .events import earliest
 from .progress import Blame, Fault, Phase, Progress
 from .repair import Repair
 from .stream import ByteStream
@@ -97,8 +98,7 @@ class Download:
         """When `work` or `pump` has something to do though nothing happens."""
         if self._pieces or self._decoding is not None:
             return 0.0
-        times = (self._stream.late_at_s if fetching else None, self._syncs.deadline_s)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._stream.late_at_s if fetching else None, self._syncs.deadline_s)
 
     @property
     def _open_chunks(self) -> tuple[int, int]:

@@ -24,6 +24,15 @@ class Now:
     wall_s: int
 
 
+def earliest(*times_s: float | None) -> float | None:
+    """The first of some times, each of which may be none. Asked for after every event, so it makes nothing."""
+    first_s: float | None = None
+    for time_s in times_s:
+        if time_s is not None and (first_s is None or time_s < first_s):
+            first_s = time_s
+    return first_s
+
+
 @dataclass(frozen=True, slots=True)
 class BootStatus:
     """What boot control says: what runs, and what would run next."""

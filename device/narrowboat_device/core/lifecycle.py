@@ -38,7 +38,7 @@ from .actions import (
 )
 from .course import DETAIL_MAX, Course, OpenRelease
 from .download import Download
-from .events import BootStatus, HookFinished, HookOutcome, Now
+from .events import BootStatus, HookFinished, HookOutcome, Now, earliest
 from .fetching import Fetching
 from .judge import Verdict
 from .memory import Attempt, Memory, content_of
@@ -94,8 +94,7 @@ class Lifecycle:
     @property
     def deadline_s(self) -> float | None:
         waiting_s = self._course.wait.until_s if self._course.wait is not None else None
-        times = (waiting_s, self._fetching.deadline_s, self._trial.deadline_s)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(waiting_s, self._fetching.deadline_s, self._trial.deadline_s)
 
     # Beginning, continuing, ending.
 

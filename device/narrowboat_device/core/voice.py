@@ -27,7 +27,7 @@ from narrowboat_protocol.states import State
 from narrowboat_protocol.topics import Channel
 
 from .actions import Action, Publish
-from .events import BootStatus, Now
+from .events import BootStatus, Now, earliest
 from .memory import BOOT_NUMBER_MAX, LETTERS_MAX, Attempt, Letter, Memory
 from .repeats import Repeats, draw_part
 from .settings import Settings
@@ -86,7 +86,7 @@ class Voice:
         """When something is to be said again, or a nonce has become old."""
         renewal = None if self._nonce_made_s is None else self._nonce_made_s + self._settings.hello_interval_s
         repeat, planned = (self._repeats.due_s, self._hello_planned_s) if self.link_up else (None, None)
-        return min((time for time in (renewal, repeat, planned) if time is not None), default=None)
+        return earliest(renewal, repeat, planned)
 
     def link_opened(self, now: Now) -> list[Action]:
         """Say what is unanswered: the hello first, since a bridge that never heard it believes nothing else."""
