@@ -40,6 +40,9 @@ class _Memory:
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Any] = {}
 
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._known
+
     def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         try:
             return self._known[key]
@@ -65,7 +68,8 @@ def _scan_once(scanner: cbor._Scanner) -> None:
     if scanner._tags is cbor._TAGS_WRITTEN:  # noqa: SLF001
         return  # what the product wrote is scanned by whoever reads it
     key = (scanner._data, scanner._tags, scanner._max_depth, scanner._max_items)  # noqa: SLF001
-    _scans.get(key, lambda: _scan(scanner))
+    if key not in _scans:
+        _scans.get(key, lambda: _scan(scanner))
 
 
 def _verify_once(key: PublicKey, signature: bytes, message: bytes) -> bool:
