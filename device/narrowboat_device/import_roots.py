@@ -49,6 +49,6 @@ def import_roots(disk: Disk, config: Config, limits: Limits, source: str, say: C
                 break
             for action in step:
                 if isinstance(action, Save):
-                    file.save(action.content)
+                    file.save(action.content, both=action.both)
             say(f"root version {trust.root.version} accepted")
         return trust.root.version

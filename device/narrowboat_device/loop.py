@@ -203,8 +203,8 @@ class Shell:
                 machine.slots[slot].write(offset, data)
             case act.SyncSlot() | act.HashSlot() | act.ReadBackSlot() | act.RunHook():
                 machine.workers.start(action)
-            case act.Save(record, content):
-                machine.records[record].save(content)
+            case act.Save(record, content, both):
+                machine.records[record].save(content, both=both)
             case act.SaveEnvelope(slot, envelope):
                 machine.envelopes.save(slot, envelope)
             case act.MarkUnbootable(slot):

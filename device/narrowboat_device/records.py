@@ -5,16 +5,16 @@ A record file holds two copies of its content, each in a half of its own that st
     copy = magic || format || generation || length || SHA-256 of what stands before and of the content || content
 
 Saving writes the copy that is not the newest and syncs it, so the newest one is never touched. A power cut
-leaves at most that copy torn, its checksum says so, and the other one, a generation older, counts. A first
-save writes both, since one read that fails would else take the only copy for damaged. The
-files are allocated when the gateway is provisioned and written in place: a full disk can stop a download,
-never the save that commits a slot.
+leaves at most that copy torn, its checksum says so, and the other one, a generation older, counts. So does
+it when the newest one cannot be read, and the next save takes its place for good: what must never go back
+is saved in both copies, one after the other. A first save writes both too. The files are allocated when the
+gateway is provisioned and written in place: a full disk can stop a download, never the save that commits a
+slot.
 
 A half that the medium does not give back counts as damaged, as one whose checksum is wrong does: it is for bad sectors
 that there are two. If the other one holds no intact copy, be it damaged, blank or unreadable too, nothing is known, and
 that is an error: what cannot be read now may be whole, and must not be taken for lost. A read that fails is tried again
-before: the other copy is older by one step, and if that step was a commit, a boot loader that goes on from the older
-copy takes it back.
+before, since the other copy may be older by one step.
 
 One trap remains. When a sync fails, the kernel may forget that the pages were dirty, and reading them back
 shows what the medium never took. So a failed save does not become the newest copy: the next save writes to
@@ -129,9 +129,9 @@ class RecordFile:
             _log.warning("record %s: a newer agent wrote it, in a format that is unknown here", self._path.name)
         return newest.content
 
-    def save(self, content: bytes) -> None:
-        """Make `content` the record, durably. Raises `UsageError` before anything is written, or
-        `MediumError`.
+    def save(self, content: bytes, *, both: bool = False) -> None:
+        """Make `content` the record, durably, in both copies if no read that fails must lead to what was before it.
+        Raises `UsageError` before anything is written, or `MediumError`.
         """
         if len(content) > self._content_bytes_max:
             raise UsageError(
@@ -141,7 +141,7 @@ class RecordFile:
         if self._newest_half is None:
             self.load()
         self._write(content)
-        if self._is_alone:
+        if both or self._is_alone:
             self._write(content)
             self._is_alone = False
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from narrowboat_device.core import actions as ac
-from narrowboat_device.core.memory import TrustRecord, read_record
-from tests.support.fleet import FleetKit
+from narrowboat_device.core.memory import Journal, TrustRecord, read_record
+from narrowboat_protocol.states import State
+from tests.support.fleet import FleetKit, MadeRelease
 from tests.support.gateway import SMALL, Gateway
 
 
-def test_a_boot_number_stands_in_both_copies_before_anything_is_said() -> None:
-    """Else a copy that rots leads to a number that was used, and to the alarm that a clone raises."""
-    gateway = Gateway(FleetKit.create(limits=SMALL))
+def test_what_must_never_go_back_stands_in_both_copies(gateway: Gateway, release: MadeRelease) -> None:
+    """Else a copy that rots, or a read that fails, leads to a boot number that was used, and to the alarm that a clone
+    raises; to an older floor, root or assignment; to an attempt that ended and works again.
+    """
     gateway.connect()
-    kinds = [action for action in gateway.actions if isinstance(action, ac.Save | ac.Publish)]
-    first, second = kinds[:2]
+    gateway.assign(release)
+    gateway.power_cycle()
+    gateway.connect()
+    assert gateway.state is State.SUCCEEDED
+    first = next(action for action in gateway.actions if isinstance(action, ac.Save | ac.Publish))
     assert isinstance(first, ac.Save)
     assert first.record is ac.Record.TRUST
-    assert second == first
+    saves = [action for action in gateway.actions if isinstance(action, ac.Save)]
+    for save in saves:
+        attempt = Journal.decode(save.content).attempt if save.record is ac.Record.JOURNAL else None
+        is_end = attempt is not None and not attempt.active
+        assert save.both == (is_end or save.record is ac.Record.TRUST), save.record
+    kinds = {(save.record, save.both) for save in saves}
+    assert {(ac.Record.TRUST, True), (ac.Record.JOURNAL, True), (ac.Record.JOURNAL, False)} <= kinds
 
 
 def test_the_trust_of_another_fleet_is_not_taken_up() -> None:

@@ -149,6 +149,26 @@ def test_a_copy_is_read_though_the_medium_does_not_give_back_the_other(path: Pat
         assert record.load() == NEW
 
 
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_must_never_go_back_survives_a_half_that_cannot_be_read(path: Path, half: int) -> None:
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
+        record.save(b"the floor", both=True)
+    flip_bit(path, half * HALF_BYTES)
+    assert load(path) == b"the floor"
+    save(path, b"the step after")
+    assert load(path) == b"the step after"
+
+
+def test_a_save_in_both_copies_that_is_torn_at_any_byte_gives_old_or_new(path: Path) -> None:
+    before = path.read_bytes()
+    with RecordFile(DISK, path, CONTENT_BYTES_MAX) as record:
+        record.save(b"both", both=True)
+    after, copy_bytes = path.read_bytes(), HEADER_BYTES + len(b"both")
+    for torn in [half * HALF_BYTES + written for half in (0, 1) for written in range(copy_bytes + 1)]:
+        path.write_bytes(after[:torn] + before[torn:])
+        assert load(path) == (b"both" if torn >= copy_bytes else NEW), torn
+
+
 def test_a_damaged_record_can_be_saved_again(path: Path) -> None:
     flip_bit(path, 0)
     flip_bit(path, HALF_BYTES)

@@ -167,6 +167,8 @@ def test_every_action_reaches_its_part_of_the_machine(rig: Rig) -> None:
             act.Fetch("mqtt:", Channel.GET, bytes(32), ((0, 2048),), 1024),
             act.WriteChunks("b", 16, b"x" * 16),
             act.Save(Record.JOURNAL, b"journal"),
+            act.Save(Record.TRUST, b"before"),
+            act.Save(Record.TRUST, b"trust", both=True),
             act.SaveEnvelope("b", b"envelope"),
             act.ArmTrial("b"),
             STATUS,
@@ -177,6 +179,7 @@ def test_every_action_reaches_its_part_of_the_machine(rig: Rig) -> None:
     assert rig.link.published == [(Channel.REPORT, b"report", 1), (Channel.GET, request, 0)]
     assert rig.slot_b[:48] == bytes(16) + b"x" * 16 + bytes(16)
     assert rig.record(Record.JOURNAL) == b"journal"
+    assert (rig.folder / Record.TRUST).read_bytes().count(b"trust") == 2
     assert rig.machine.envelopes.load("b") == b"envelope"
     assert rig.machine.boot.status().trial == "b"
     assert read_status(DISK, rig.folder / "status")["state"] == "downloading"

@@ -53,7 +53,7 @@ class NewerAgent:
     def _sent(self, save: Save) -> Save:
         content = in_format(save.content, self._format)
         assert content is not None
-        sent = Save(save.record, content)
+        sent = replace(save, content=content)
         self._saves.append((sent, save))
         return sent
 

@@ -84,26 +84,24 @@ class FileBootControl:
         self._check_not_primary(slot, state)
         if slot == state.trial:
             state = replace(state, trial=None, tries_left=0)
-        self._write(replace(state, bootable=state.bootable - {slot}))
+        self._write(replace(state, bootable=state.bootable - {slot}), both=True)
 
     def arm_trial(self, slot: str) -> None:
         state = self._read()
         self._check_not_primary(slot, state)
         self._write(
             replace(state, trial=slot, tries_left=self._tries, bootable=state.bootable | {slot}),
+            both=False,
         )
 
     def commit(self, slot: str) -> None:
         state = self._read()
         self._check_known(slot)
-        # Twice, so that both copies say so: the loader may not get the newest one to read, and the step before a commit
-        # is a trial without tries left, which it ends for good.
-        for _ in range(2):
-            self._write(BootState(slot, None, 0, state.bootable | {slot}))
+        self._write(BootState(slot, None, 0, state.bootable | {slot}), both=True)
 
     def restore(self, slot: str) -> None:
         self._check_known(slot)
-        self._write(BootState(slot, None, 0, frozenset({slot})))
+        self._write(BootState(slot, None, 0, frozenset({slot})), both=True)
 
     def _read(self) -> BootState:
         """Raises `MediumError`: with `state_unreadable` if what was written is lost, so that it can only be written
@@ -122,11 +120,11 @@ class FileBootControl:
     def _lost(self, expected: str) -> MediumError:
         return MediumError(Reason.STATE_UNREADABLE, f"{self._state_file}: expected {expected}")
 
-    def _write(self, state: BootState) -> None:
+    def _write(self, state: BootState, *, both: bool) -> None:
         try:
             if not self._disk.exists(self._state_file):
                 RecordFile.allocate(self._disk, self._state_file, STATE_BYTES_MAX)
-            write_state(self._disk, self._state_file, state)
+            write_state(self._disk, self._state_file, state, both=both)
         except MediumError as error:
             raise MediumError(Reason.BOOT_CONTROL_FAILED, str(error)) from error
         if self._read() != state:

@@ -5,7 +5,9 @@ The content is a JSON object, for eyes and for boot scripts; the file is a recor
 written in turn, as U-Boot's redundant environment is, and for the same reasons: it is written in place, so
 a full disk cannot stop a commit, and a power cut leaves the state before or the state after. Every change
 is one step, so falling back by one copy is falling back by one step, and every step was a state in which
-the machine boots. Only a commit goes into both copies: no fallback undoes what was reported.
+the machine boots. What the agent relies on afterwards goes into both copies: a commit, the way back, and that a slot
+which is about to change does not boot. A trial that is armed, and a try that is counted, can be lost with one copy:
+the old slot boots, or the trial once more.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def read_state(disk: Disk, path: Path) -> BootState | None:
     return BootState.decode(content) if content else None
 
 
-def write_state(disk: Disk, path: Path, state: BootState) -> None:
-    """Make the state durable. Raises `MediumError`."""
+def write_state(disk: Disk, path: Path, state: BootState, *, both: bool = False) -> None:
+    """Make the state durable, in both copies if none must lead back. Raises `MediumError`."""
     with RecordFile(disk, path, STATE_BYTES_MAX) as record:
-        record.save(state.encode())
+        record.save(state.encode(), both=both)

@@ -100,6 +100,8 @@ class Save:
 
     record: Record
     content: bytes
+    both: bool = False
+    """In both copies: no read that fails must lead to the one before."""
 
 
 @dataclass(frozen=True, slots=True)

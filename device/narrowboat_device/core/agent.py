@@ -180,9 +180,7 @@ class Agent:
         self._voice.begin(event.boot, self._inventory.slot_infos(), now)
         verdict = judge_start(attempt, event.boot)
         begun = Log(f"started in slot {event.boot.running}: {verdict.name.lower()}")
-        # Twice, so that both copies say so: a copy that rots must not lead to a number that was used.
-        again = self._memory.save(Record.TRUST)
-        return [raised, again, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
+        return [raised, *lost, begun, *self._lifecycle.start(verdict, event.boot, now)]
 
     # Documents.
 

@@ -147,8 +147,13 @@ class Memory:
         ]
 
     def save(self, record: Record) -> Save:
+        """What is in the trust record never goes back, and no attempt that ended begins to work again: not even where
+        the newest copy cannot be read and the one before counts. Any other save is one step, which can be made again.
+        """
         contents = {Record.JOURNAL: self.journal, Record.TRUST: self.trust, Record.OUTBOX: self.outbox}
-        return Save(record, contents[record].encode())
+        attempt = self.journal.attempt
+        is_end = record is Record.JOURNAL and attempt is not None and not attempt.active
+        return Save(record, contents[record].encode(), both=is_end or record is Record.TRUST)
 
     def save_trust(self, **changes: object) -> Save:
         self.trust = self.trust.model_copy(update=changes)
