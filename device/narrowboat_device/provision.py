@@ -12,6 +12,7 @@ is said to be in the slot, by an update that came after the factory, only that p
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from cryptography import x509
@@ -39,11 +40,24 @@ _KEY_BYTES_MAX = 16 * KIB
 
 
 def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
-    """Make what is missing. Returns a line for each thing that was made."""
+    """Make what is missing. Returns a line for each thing that was made. Raises `UsageError` if the key is missing and
+    another run is at work: each would make one, and ask for a certificate for a key that the other replaces.
+    """
+    make_folders(disk, config, limits)
+    with nullcontext() if disk.exists(config.broker.key) else lock_folder(config.storage.data_dir):
+        return make_missing(disk, config, limits, primary)
+
+
+def make_folders(disk: Disk, config: Config, limits: Limits) -> None:
+    """Make the folders that are missing, once there is a root to trust."""
     read_root(disk, config, limits)
-    data_dir = config.storage.data_dir
-    for folder in (data_dir, config.broker.key.parent, config.boot.state_file.parent):
+    for folder in (config.storage.data_dir, config.broker.key.parent, config.boot.state_file.parent):
         _make_folder(disk, folder)
+
+
+def make_missing(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
+    """What `provision` does once nobody else does."""
+    data_dir = config.storage.data_dir
     made = [f"key {config.broker.key}"] if make_key(disk, config.broker.key) else []
     for record in Record:
         path = record_path(data_dir, record)
@@ -57,7 +71,7 @@ def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = 
 
 def make_key(disk: Disk, path: Path) -> bool:
     """Make a P-256 key, readable by its owner only, unless there is a file already. True if it was made. A power cut
-    leaves a whole key or none, since a part of one would never be replaced.
+    leaves a whole key or none, since a part of one would never be replaced. One caller at a time.
     """
     if disk.exists(path):
         return False

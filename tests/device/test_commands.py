@@ -26,8 +26,8 @@ from narrowboat_device.core.actions import Record
 from narrowboat_device.core.memory import TrustRecord
 from narrowboat_device.disk import SystemDisk
 from narrowboat_device.log import log_to_stderr
-from narrowboat_device.provision import make_key
-from narrowboat_protocol.errors import MediumError
+from narrowboat_device.provision import make_key, provision
+from narrowboat_protocol.errors import MediumError, Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.release_file import HEADER_BYTES
@@ -94,6 +94,35 @@ def test_a_key_that_was_written_in_part_is_not_taken_for_the_gateways(tmp_path: 
         make_key(DISK, path)
     assert make_key(DISK, path)
     PrivateKey.from_pem(path.read_bytes())
+
+
+def test_of_two_provisionings_at_once_one_makes_the_key(tmp_path: Path, fleet: FleetKit) -> None:
+    """Else one of them prints a request for a key that the other has replaced, and the gateway never gets in."""
+
+    class OtherRunDisk(SystemDisk):
+        """A machine where somebody else provisions at the moment at which the key is about to be made."""
+
+        def __init__(self) -> None:
+            self.refusals: list[Reason] = []
+
+        def open(self, path: Path, flags: int, mode: int = 0o600, /) -> int:
+            if path.name.startswith(".key.pem"):
+                with pytest.raises(UsageError) as caught:
+                    provision(DISK, config, DEFAULT_LIMITS)
+                self.refusals.append(caught.value.reason)
+            return super().open(path, flags, mode)
+
+    config = make_gateway(tmp_path, fleet).config
+    key = config.broker.key
+    key.unlink()
+    disk = OtherRunDisk()
+    assert provision(disk, config, DEFAULT_LIMITS) == [f"key {key}"]
+    assert disk.refusals == [Reason.BUSY]
+
+
+def test_what_is_there_is_provisioned_again_beside_an_agent_at_work(gateway: GatewayFolder) -> None:
+    with lock_folder(gateway.data):
+        assert provision(DISK, gateway.config, DEFAULT_LIMITS) == []
 
 
 def test_the_private_key_is_for_its_owner_only_and_never_leaves(

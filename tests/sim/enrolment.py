@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 
 from narrowboat_device.config import Config, EnrolmentConfig
 from narrowboat_device.enrol import Surroundings, enrol, held_certificate, name_in
-from narrowboat_device.provision import provision
+from narrowboat_device.provision import make_folders, make_missing
 from narrowboat_protocol.documents import EnrolmentOutcome, EnrolmentReply, open_request, sign_model
 from tests.sim.disk import SimDisk
 from tests.sim.factory import make_config
@@ -92,7 +92,8 @@ class Enrolment:
         config, disk, world = _config(), state.disk, World(seed)
         disk.rng = world.rng
         disk.watch = lambda what: watch(what, state.fork)
-        provision(disk, config, LIMITS)
+        make_folders(disk, config, LIMITS)
+        make_missing(disk, config, LIMITS)
         held = held_certificate(disk, config)
         assert held is not None or not state.enrolled, "expected the certificate that it had before the cut"
         around = Surroundings(world.rng.randbytes, lambda low, _high: low, lambda _seconds: True)

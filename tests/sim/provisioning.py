@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from narrowboat_device.assembly import open_storage
 from narrowboat_device.boot.loader import power_on
-from narrowboat_device.provision import provision, signing_request
+from narrowboat_device.provision import make_folders, make_missing, signing_request
 from tests.sim.disk import SimDisk
 from tests.sim.factory import make_config
 from tests.sim.medium import garbage
@@ -56,7 +56,8 @@ class Provisioning:
         config, disk = make_config("gw-1"), state.disk
         disk.rng = World(seed).rng
         disk.watch = lambda what: watch(what, state.fork)
-        provision(disk, config, LIMITS)
+        make_folders(disk, config, LIMITS)
+        make_missing(disk, config, LIMITS)
         disk.watch = lambda _what: None
         signing_request(disk, config)
         key = disk.durable(config.broker.key)
