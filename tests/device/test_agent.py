@@ -351,6 +351,18 @@ def test_a_spent_budget_pays_for_no_block_after_a_restart(gateway: Gateway, rele
     assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
 
 
+def test_a_budget_that_is_spent_before_the_download_begins_pays_for_no_block(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW, ev.HookOutcome.GO_ON]
+    gateway.assign(release, byte_budget=10_000)
+    gateway.give(ev.WireBytesCounted(10_001))
+    gateway.pass_time(gateway.settings.hook_retry_s + 10)
+    assert (gateway.state, gateway.fetched()) == (State.DOWNLOADING, [])
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_spent_budget_pays_for_no_block_when_the_same_is_assigned_anew(
     gateway: Gateway, release: MadeRelease
 ) -> None:

@@ -314,6 +314,7 @@ class Lifecycle:
             MarkUnbootable(attempt.slot),
             SaveEnvelope(attempt.slot, None),
             *course.enter(attempt, State.DOWNLOADING, now),
+            *self._hold_if_spent(now),
             *self._fetching.start(now),
         ]
 
