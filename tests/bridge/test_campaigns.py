@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -490,6 +491,51 @@ def test_a_success_that_arrives_after_the_hello_from_the_old_slot_is_a_roll_back
     world.hello(pair=(3, 1), assignment_counter=1, running_slot="a", slots=slots(a=2, b=1))
     world.report(State.SUCCEEDED, pair=(2, 2), slot="b")
     assert world.attempt().state is State.ROLLED_BACK
+
+
+INSTALLED: dict[str, tuple[dict[str, Any], State]] = {
+    "another release in the old slot, and it stays": ({"state": State.SUCCEEDED}, State.ROLLED_BACK),
+    "another release in the old slot, heard in the next download": ({"state": State.DOWNLOADING}, State.ROLLED_BACK),
+    "another release on trial, which may still go back": ({"state": State.ON_TRIAL}, State.SUCCEEDED),
+    "the release again, in the old slot": ({"slots": slots(a=1, b=1), "state": State.SUCCEEDED}, State.SUCCEEDED),
+    "a slot of which the device knows nothing": ({"slots": slots(a=None, b=1)}, State.SUCCEEDED),
+}
+
+
+@pytest.mark.parametrize("case", INSTALLED)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_is_installed_from_a_file_after_a_success_changes_what_an_operator_sees(case: str, is_late: bool) -> None:
+    """The order in which success and hello arrive does not matter."""
+    changes, state = INSTALLED[case]
+    world = World()
+    world.hello(slots=slots(a=3, b=None))
+    world.start()
+    said: dict[str, Any] = {"assignment_counter": 1, "running_slot": "a", "slots": slots(a=2, b=1)} | changes
+    steps: list[Callable[[], object]] = [
+        lambda: world.report(State.SUCCEEDED, pair=(2, 2), slot="b"),
+        lambda: world.hello(pair=(4, 1), **said),
+    ]
+    for step in reversed(steps) if is_late else steps:
+        step()
+    shown = world.attempt()
+    assert shown.state is state
+    assert shown.reason is (Reason.SUPERSEDED if state is State.ROLLED_BACK else None)
+
+
+def test_a_release_file_on_trial_does_not_fulfil_a_campaign_yet() -> None:
+    world = World()
+    world.hello(running_slot="b", slots=slots(a=2, b=1), state=State.ON_TRIAL)
+    world.start()
+    assert world.attempt().state is None
+
+
+def test_a_release_that_came_by_an_assignment_which_this_store_has_forgotten_undoes_no_success() -> None:
+    world = World()
+    world.hello(slots=slots(a=3, b=None))
+    world.start()
+    world.report(State.SUCCEEDED, pair=(2, 2), slot="b")
+    world.hello(pair=(4, 1), assignment_counter=9, slots=slots(a=2, b=1), state=State.SUCCEEDED)
+    assert world.attempt().state is State.SUCCEEDED
 
 
 def test_the_next_update_may_use_the_old_slot_without_undoing_the_last_success() -> None:

@@ -479,6 +479,21 @@ def test_a_release_file_is_installed_without_any_server(gateway: Gateway, releas
     assert (gateway.report.state, gateway.report.attempt) == (State.SUCCEEDED, 0)
 
 
+def test_a_hello_tells_the_trial_of_a_release_file_from_its_success(gateway: Gateway, release: MadeRelease) -> None:
+    """No assignment is reported on, so nothing else tells the server what the gateway runs, and that it stays."""
+    gateway.connect()
+    head = release.payload[: release.head_size]
+    gateway.payloads[sha256(head)] = release.payload
+    gateway.hooks[ac.Hook.HEALTH] = [ev.HookOutcome.NOT_NOW, ev.HookOutcome.GO_ON]
+    gateway.give(ev.LocalReleaseOffered("/media/usb/r.nbr", release.envelope, len(release.payload), head))
+    gateway.power_cycle()
+    gateway.connect()
+    running = gateway.boot.running
+    assert (gateway.hellos[-1].running_slot, gateway.hellos[-1].state) == (running, State.ON_TRIAL)
+    gateway.pass_time(gateway.settings.health_retry_s + 10)
+    assert (gateway.hellos[-1].running_slot, gateway.hellos[-1].state) == (running, State.SUCCEEDED)
+
+
 ARRIVALS: list[Callable[[bytes], ev.Event]] = [
     ev.RootArrived,
     ev.DeliveryArrived,

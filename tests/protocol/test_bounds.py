@@ -159,7 +159,7 @@ def largest() -> Iterator[Document]:
         formats=(255,) * 16,
         agent_version=version,
         challenge=bytes(16),
-        last_end=State.ROLLBACK_FAILED,
+        state=State.ROLLBACK_FAILED,
     )
     yield Report(
         device=name,

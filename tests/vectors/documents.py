@@ -91,7 +91,7 @@ HELLO = doc.Hello(
     formats=(1,),
     agent_version="0.1.0",
     challenge=seeded("challenge", 16),
-    last_end=State.SUCCEEDED,
+    state=State.SUCCEEDED,
 )
 REPORT = doc.Report(
     device="gw-1",
@@ -173,7 +173,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
         ROLES[doc.RoleName.DIRECTOR],
     ),
     ("hello", HELLO, DEVICE),
-    ("hello of a new device", HELLO.model_copy(update={"challenge": None, "last_end": None}), DEVICE),
+    ("hello of a new device", HELLO.model_copy(update={"challenge": None, "state": None}), DEVICE),
     ("report with a hold", REPORT, DEVICE),
     ("terminal report", FAILED, DEVICE),
     (

@@ -13,9 +13,9 @@ must not depend on it:
     has an end                  anything else                                       history
 
 A contradiction changes nothing and is an alarm: an honest agent never says it. Success is believed from the
-new slot only, and only as long as that slot runs: whenever a newer hello comes from the old slot with the old
-release in it, a success turns into `rolled_back` (`judge_success`). `aborted` is an end like any other, and
-only a device can report it.
+new slot only, and only as long as its release runs: whenever a newer hello comes from the old slot with the old
+release in it, or shows another release that is not on trial, which somebody installed from a file, a success
+turns into `rolled_back` (`judge_success`). `aborted` is an end like any other, and only a device can report it.
 """
 
 from __future__ import annotations
@@ -70,26 +70,23 @@ def take_report(attempt: Attempt, report: Report, received_at: int) -> Attempt:
     )
 
 
-def judge_success(attempt: Attempt, device: Device, now_s: int) -> Attempt:
-    """Turn a success into `rolled_back` if the device's newest hello came later and from the old slot with the old
-    release.
+def judge_success(attempt: Attempt, device: Device, release: bytes, newest_counter: int, now_s: int) -> Attempt:
+    """Turn a success into `rolled_back` if the device's newest hello came later and shows that something else runs for
+    good. `newest_counter` is of the newest assignment that we know of: what a device runs that holds a newer one came
+    by an attempt that a store put back to an older copy has forgotten.
     """
-    if (
-        attempt.state is State.SUCCEEDED
-        and attempt.pair is not None
-        and device.hello.pair > attempt.pair
-        and device.hello.running_slot == attempt.old_slot
-        and device.running_release == attempt.old_release
-    ):
-        return replace(
-            attempt,
-            state=State.ROLLED_BACK,
-            pair=device.hello.pair,
-            reason=Reason.BOOT_FAILED,
-            detail="the device went back to its old slot after the commit",
-            reported_at=now_s,
-        )
-    return attempt
+    hello, runs = device.hello, device.running_release
+    if attempt.state is not State.SUCCEEDED or attempt.pair is None or hello.pair <= attempt.pair:
+        return attempt
+    if device.is_on_trial:
+        return attempt
+    if hello.running_slot == attempt.old_slot and runs == attempt.old_release:
+        reason, detail = Reason.BOOT_FAILED, "the device went back to its old slot after the commit"
+    elif runs not in (None, release) and hello.assignment_counter <= newest_counter:
+        reason, detail = Reason.SUPERSEDED, "another release was installed on the device after the commit"
+    else:
+        return attempt
+    return replace(attempt, state=State.ROLLED_BACK, pair=hello.pair, reason=reason, detail=detail, reported_at=now_s)
 
 
 def already_runs(attempt: Attempt, device: Device, now_s: int) -> Attempt:

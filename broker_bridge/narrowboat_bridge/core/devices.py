@@ -188,7 +188,9 @@ class Devices:
         begun = next((attempt for attempt in attempts if attempt.accepted or attempt.state is not None), None)
         if begun is None:
             return
-        judged = judge_success(begun, device, now.wall_s)
+        issued = self._ledger.assignments.get(device.name)
+        release = self._ledger.campaigns[begun.campaign].release
+        judged = judge_success(begun, device, release, issued.counter if issued else 0, now.wall_s)
         if judged is not begun:
             self._changes.change_state(begun, judged, turn)
 
@@ -204,7 +206,7 @@ class Devices:
         issued = self._ledger.assignments.get(device.name)
         holds_ours = device.accepted_counter == (issued.counter if issued is not None else 0)
         under_way = any(other.under_way for other in self._ledger.attempts_of(device.name))
-        if under_way or not holds_ours or device.name in self._ledger.unheard:
+        if under_way or device.is_on_trial or not holds_ours or device.name in self._ledger.unheard:
             return attempt
         if device.running_release != self._ledger.campaigns[attempt.campaign].release:
             return attempt

@@ -59,6 +59,11 @@ class Device:
     def running_release(self) -> bytes | None:
         return self.running.release if self.running else None
 
+    @property
+    def is_on_trial(self) -> bool:
+        """When it said hello, what ran was not committed: it may go back by itself."""
+        return self.hello.state in (State.REBOOTING, State.ON_TRIAL)
+
     def slot_other_than_running(self) -> SlotInfo | None:
         """The inactive slot of a pair."""
         others = [slot for slot in self.hello.slots if slot.name != self.hello.running_slot]

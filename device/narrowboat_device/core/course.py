@@ -99,14 +99,18 @@ class Course:
         return [self.memory.save_attempt(moved), *self.report(now)]
 
     def end(self, state: State, reason: Reason | None, detail: str | None, now: Now) -> list[Action]:
-        """Write an end: outbox first, then the journal."""
+        """Write an end: outbox first, then the journal. After a trial of a release file a hello says that what runs is
+        no trial any more, since no report of an assignment does.
+        """
         done, total = self.done_bytes, self.total_bytes
         self.download, self.wait, self._asked = None, None, None
         ended = self.current.model_copy(
             update={"state": state, "reason": reason, "detail": detail[:DETAIL_MAX] if detail else None}
         )
+        was_local_trial = self.current.attempt == 0 and self.current.state is State.ON_TRIAL
         kept, *said = self.voice.report_end(ended, done, total, now)
-        return [kept, self.memory.save_attempt(ended), *said]
+        saved = self.memory.save_attempt(ended)
+        return [kept, saved, *said, *(self.voice.say_hello(now) if was_local_trial else ())]
 
     def ask(self, hook: Hook) -> list[Action]:
         """Only the answer to the newest question counts, and none once the attempt waits or has moved on."""

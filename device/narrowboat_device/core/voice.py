@@ -219,7 +219,7 @@ class Voice:
             formats=_DOCUMENT_FORMATS,
             agent_version=settings.agent_version,
             challenge=trust.challenge,
-            last_end=attempt.state if attempt is not None and not attempt.active else None,
+            state=attempt.state if attempt is not None else None,
         )
         data = sign_model(hello, trust.fleet_id, [self._signer])
         self._newest_hello = (pair, data)

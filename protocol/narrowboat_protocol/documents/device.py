@@ -57,8 +57,8 @@ class Hello(SignedModel):
     agent_version: Version = key(15)
     challenge: Nonce | None = key(16, None)
     """The answer to the challenge of the last Ack."""
-    last_end: Annotated[State, as_enum(State)] | None = key(17, None)
-    """The state that the last attempt ended in."""
+    state: Annotated[State, as_enum(State)] | None = key(17, None)
+    """Where the newest attempt stands, by assignment or from a file, ended or not. It tells a trial from what stays."""
 
 
 class Hold(Document):
