@@ -35,15 +35,16 @@ from narrowboat_device.boot.state import read_state, write_state
 from narrowboat_device.certificate import Certificate
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import BelieveTime, Hook, UseBroker
-from narrowboat_device.core.events import Event, HookFinished
+from narrowboat_device.core.events import Event, HookFinished, LocalReleaseOffered
 from narrowboat_device.loop import Ending, Shell
+from narrowboat_device.release_file import ReleaseFile
 from narrowboat_device.workers import Jobs
 from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.topics import Channel
 from tests.sim.clock import Clock
 from tests.sim.disk import PowerCut, SimDisk
-from tests.sim.factory import make_config
+from tests.sim.factory import HOME, make_config
 from tests.sim.lanes import Lanes
 from tests.sim.machine import Behaviour, LinkPort, Observer
 from tests.sim.medium import Outcome
@@ -53,6 +54,7 @@ from tests.support.fleet import DeviceKit, FleetKit
 
 _TICK_S = 1e-6
 _FAILED_STARTS_MAX = 5
+_RELEASE_FILE = HOME / "release.nbr"
 
 
 class SimGateway:
@@ -161,6 +163,31 @@ class SimGateway:
             return
         self._reboot()
 
+    def install(self, content: bytes, patience_s: float) -> None:
+        """A person stops the agent and installs a release file, as `install` does: by the same agent, without a link.
+        It ends in a reboot, or when it takes longer than their patience; then the service is started again.
+        """
+        if self.shell is None:
+            return
+        self.world.note(self.name, "installs a file", len(content))
+        self._end_agent()
+        self.disk.close_all()
+        self.disk.make_file(_RELEASE_FILE, content)
+        self._later(self.behaviour.off_s, lambda: self._start_install(patience_s))
+
+    def _start_install(self, patience_s: float) -> None:
+        self._start_agent(with_link=False)
+        shell = self.shell
+        if shell is None:
+            return
+        self.world.after(patience_s, lambda: self.restart_agent() if self.shell is shell else None)
+        try:
+            with ReleaseFile(self.disk, _RELEASE_FILE, self.limits) as file:
+                offer = LocalReleaseOffered(str(file.path), file.envelope, file.payload_length, file.head)
+        except NarrowboatError:
+            return
+        self._turn(shell, offer)
+
     def hear(self, event: Event) -> None:
         """Something came from the network."""
         if self.shell is not None:
@@ -202,7 +229,7 @@ class SimGateway:
         self.power_cut(Outcome.MIXED if self.behaviour.hangs_at_reboot() else Outcome.KEPT)
         self._later(self.behaviour.off_s, self.power_on)
 
-    def _start_agent(self) -> None:
+    def _start_agent(self, *, with_link: bool = True) -> None:
         files = ExitStack()
         try:
             storage = files.enter_context(open_storage(self.disk, self.config, self.limits))
@@ -225,7 +252,7 @@ class SimGateway:
         self.lanes = Lanes(self, self.world, self.disk, jobs, self.behaviour.job_s)
         self.shell = Shell(core, storage.machine(self.lanes, self, _do_nothing), self._inbox, self.clock)
         self._turn(self.shell, storage.started)
-        if self.shell is not None:
+        if with_link and self.shell is not None:
             self._link.up()
 
     def _end_agent(self) -> None:

@@ -262,7 +262,8 @@ class DeviceInvariants(DurableGateway, Observer):
                 if report.state is State.SUCCEEDED and self.boot.primary != report.slot:
                     raise InvariantError("said", "a success without a commit on the medium")
         now = frozenset(letter.pair for letter in letters)
-        if lost := remembered.in_outbox - now - remembered.acked:
+        gone = remembered.in_outbox - now - remembered.acked
+        if lost := {pair for pair in gone if not self._is_replaced(pair, now)}:
             raise InvariantError("outbox", f"{sorted(lost)} is gone without an Ack")
         remembered.in_outbox = now
         attempt, before = self.attempt, remembered.attempt
@@ -273,6 +274,12 @@ class DeviceInvariants(DurableGateway, Observer):
         if before is not None and before.active and before.release != attempt.release and not self._has_end(before):
             raise InvariantError("outbox", "an attempt is gone without an end")
         remembered.attempt = attempt
+
+    def _is_replaced(self, pair: Pair, now: frozenset[Pair]) -> bool:
+        """Installations from files have no number: of those of one release the newest of equal ends alone is kept."""
+        letters = self.remembered.letters
+        end = _end_of(letters[pair])
+        return end[0] == 0 and any(other > pair and _end_of(letters[other]) == end for other in now)
 
     def _has_end(self, attempt: Attempt, state: State | None = None) -> bool:
         return any(
@@ -328,6 +335,10 @@ class DeviceInvariants(DurableGateway, Observer):
         for what, (size, size_max) in sizes.items():
             if size > size_max:
                 raise InvariantError("bounded", f"{size} {what}, at most {size_max}")
+
+
+def _end_of(report: Report) -> tuple[int, bytes, State]:
+    return report.attempt, report.release, report.state
 
 
 def _content_of(release: MadeRelease) -> bytes:

@@ -2,7 +2,8 @@
 
     success        the server says `succeeded` only of a release that the device committed
     once           an end is an end: it changes no more, save that a success may turn out to be rolled back
-    delivered      every end that a device wrote down is stored by the bridge at last
+    delivered      every end that a device wrote down is stored by the bridge at last; of equal ends of installations
+                   from files, which have no number, the newest
     agreement      in calm weather, over a connection that carries, the server and the device's slot contradict each
                    other for `AGREEMENT_S` at most
     clones         no healthy device raises the alarm, whatever was lost, doubled, late, or put back to an older copy
@@ -91,7 +92,7 @@ class ServerInvariants:
         self._boots: dict[str, BootState] = {}
         self._committed: set[tuple[str, bytes]] = set()
         self._outboxes: dict[str, tuple[Letter, ...]] = {}
-        self._ends: dict[str, set[bytes]] = {}
+        self._ends: dict[str, dict[bytes | tuple[bytes, State], bytes]] = {}
         self._stored: set[bytes] = set()
         self._campaigns: dict[str, tuple[int, bytes]] = {}
         self._disagree_since_s: dict[str, float] = {}
@@ -104,7 +105,7 @@ class ServerInvariants:
     def add(self, box: Box, hears: Callable[[], bool]) -> None:
         """Watch a gateway, of which something is promised; `hears` says whether it and the bridge can talk."""
         self._boxes[box.name], self._hears[box.name] = box, hears
-        self._ends[box.name] = set()
+        self._ends[box.name] = {}
         self.look_at(box.name)
 
     # What the bridge makes durable.
@@ -193,7 +194,10 @@ class ServerInvariants:
         letters, boot = box.letters, box.boot
         if letters is not self._outboxes.get(name):
             self._outboxes[name] = letters
-            self._ends[name].update(SignedDocument.decode(letter.report).content for letter in letters)
+            for letter in letters:
+                content = SignedDocument.decode(letter.report).content
+                report = Report.decode(content)
+                self._ends[name][content if report.attempt else (report.release, report.state)] = content
         if boot is not self._boots.get(name):
             self._boots[name] = boot
             primary = box.release_in(boot.primary)
@@ -208,7 +212,7 @@ class ServerInvariants:
 
     def undelivered(self, name: str) -> list[str]:
         """The ends of a device that the bridge never stored."""
-        return [str(Report.decode(content).pair) for content in sorted(self._ends[name] - self._stored)]
+        return [str(Report.decode(content).pair) for content in sorted({*self._ends[name].values()} - self._stored)]
 
     def newest(self, name: str) -> Known | None:
         """The device's newest attempt that was reported on, of those that are no history of an older copy."""

@@ -3,10 +3,11 @@
 Fault model. Power goes at any time, or at one of the next operations of the disk, in the middle of whatever is written;
 each write that waits is kept, lost or torn, unless the weather leaves storage alone, when all of it is kept. It comes
 back after a while. A boot panics, and an orderly reboot hangs. Some machines have no clock of their own, and begin in
-1970. A trial finds its system unfit, and hooks say not now. Calls of the disk fail with EIO or do a part of what was
-asked, its file system fills up and empties, and bits of what is not proved yet rot. What each of these means is
-`disk`'s fault model. A medium may lie about flushes: nothing is promised of such a gateway, and it is not watched; what
-is seen there is that the others do not suffer from it. The newest release may bring an agent of the next version.
+1970. A trial finds its system unfit, and hooks say not now. Somebody stops the agent and installs a release file in its
+place. Calls of the disk fail with EIO or do a part of what was asked, its file system fills up and empties, and bits of
+what is not proved yet rot. What each of these means is `disk`'s fault model. A medium may lie about flushes: nothing is
+promised of such a gateway, and it is not watched; what is seen there is that the others do not suffer from it. The
+newest release may bring an agent of the next version.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Mooring(DeviceInvariants):
         """`lies`: how often its medium acknowledges a flush and loses it."""
         self._world = world
         self._lies = lies
+        self._files = [release.file for release in place.releases]
         self._weather = weather
         self._link = link
         self._eyes = eyes
@@ -122,6 +124,10 @@ class Mooring(DeviceInvariants):
     def light_fuse(self) -> None:
         """The power will go at one of the disk's next operations."""
         self.gateway.disk.fuse = self._rng.randrange(_FUSE_MAX)
+
+    def install(self) -> None:
+        """Somebody installs a release file, and gives up if that takes too long."""
+        self.gateway.install(self._rng.choice(self._files), self._rng.uniform(30.0, 300.0))
 
     def fill(self) -> None:
         """Somebody else's files take the room, or give it back."""

@@ -53,6 +53,7 @@ class Tempest:
             self._strike(weather.rot_s, mooring.rot)
             self._strike(weather.agent_restarts_s, mooring.gateway.restart_agent)
             self._strike(weather.fallbacks_s, mooring.gateway.switch_slot)
+            self._strike(weather.installs_s, mooring.install)
             self._strike(weather.takeovers_s, lambda name=name: self._take_over(name))  # type: ignore[misc]
         self._strike(weather.broker_restarts_s, self._restart_broker)
         self._strike(weather.bridge_hangs_s, lambda: fleet.bridge.die(silently=True, start_after_s=self._some_s(20.0)))

@@ -76,6 +76,8 @@ class Weather:
     """The file systems of gateways fill up, or get room again."""
     rot_s: float = 0.0
     """A bit of a gateway's slot changes before it is proved."""
+    installs_s: float = 0.0
+    """Somebody installs a release file on a gateway, whatever campaigns say."""
     dead_members_s: float = 0.0
     """A second bridge joins the shared subscription and hangs: its part of the requests is lost."""
     disk_lies: float = 0.0
