@@ -13,8 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from narrowboat_bridge.core import devices as bridge_devices
-from narrowboat_bridge.core.attempts import Verdict, take_report
+from narrowboat_bridge.core.attempts import Verdict, judge_success, take_report
 from narrowboat_bridge.core.campaigns import Campaigns
+from narrowboat_bridge.core.records import Device
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_device.core.memory import Memory
@@ -54,6 +55,10 @@ def _boot_number_in_memory_alone(memory: Any, **changes: Any) -> Any:
     return _save_trust(memory, **{name: value for name, value in changes.items() if name != "boot_number"})
 
 
+def _release_files_are_unheard_of(attempt: Any, device: Any, release: bytes, _newest_counter: int, now_s: int) -> Any:
+    return judge_success(attempt, device, release, -1, now_s)
+
+
 def _hello_is_never_answered(voice: Any, ack: Any, now: Any) -> Any:
     actions = _acknowledged(voice, ack, now)
     voice._hello_is_due = True  # noqa: SLF001
@@ -77,6 +82,14 @@ MUTATIONS: dict[str, Mutation] = {
         lambda: patch.object(bridge_devices, "judge_success", lambda attempt, *_: attempt),
         "agreement",
         Weather(fallbacks_s=60.0),
+    ),
+    "what is installed from a file is not noticed": Mutation(
+        lambda: patch.object(bridge_devices, "judge_success", _release_files_are_unheard_of),
+        "agreement",
+        Weather(installs_s=100.0),
+    ),
+    "a trial of a release file fulfils a campaign": Mutation(
+        lambda: patch.object(Device, "is_on_trial", False), "success", Weather(installs_s=60.0, unfit=0.5)
     ),
     "boot numbers are not durable": Mutation(
         lambda: patch.object(Memory, "save_trust", _boot_number_in_memory_alone),

@@ -139,6 +139,7 @@ _BOUNDS: dict[str, Bounds] = {
     "panics": (0.02, 0.3),
     "newer_agents": (1.0, 1.0),
     "dead_members_s": (60.0, 600.0),
+    "installs_s": (100.0, 600.0),
 }
 _STORAGE_SHARE = 0.4
 """So many seeds may have storage that fails, which costs the most to simulate."""
