@@ -4,7 +4,8 @@ performer and payload server. Only the store's medium, the links and the clocks 
 Fault model. The process dies in a turn: before its commit, between the commit and the first word, or between two words;
 its service manager starts it again after a while. Its machine loses power: then its connections stay half-open, and the
 broker goes on giving them their share. Its database is put back to an older copy, and the process started on it. Its
-clock is wrong by hours, and is set right by a step. Messages wait up to a fifth of a second for their batch.
+clock is wrong by hours, and is set right by a step. Messages wait up to a fifth of a second for their batch. New roots
+are put into its folder while it runs or not; one that runs is told, and reads them at its next turn.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class SimBridge:
         self._words = 0
         self._process: _Process | None = None
         self._starting: Handle | None = None
+        self._roots = 1
         self.clock_off_s = 0
 
     @property
@@ -173,6 +175,22 @@ class SimBridge:
     def copy(self) -> None:
         """Somebody makes a backup."""
         self._disk.copy()
+
+    @property
+    def root(self) -> bytes:
+        """The newest one in its folder."""
+        return self._site.roots[self._roots - 1]
+
+    def add_root(self) -> None:
+        """The owner puts the next root into the folder."""
+        if self._roots < len(self._site.roots):
+            self._roots += 1
+            self._world.note("new root", self._roots)
+        if self._process is not None:
+            self._process.loop.reload()
+
+    def _read_root(self, version: int) -> bytes | None:
+        return self._site.roots[version - 1] if version <= self._roots else None
 
     # What the store tells, in the middle of a turn.
 
@@ -257,7 +275,7 @@ class SimBridge:
     def _assemble(self, store: Store) -> _Process:
         site, metrics = self._site, Metrics()
         fleet = site.fleet
-        roots = RootShelf(lambda version: fleet.root_data if version == 1 else None, fleet.fleet_id)
+        roots = RootShelf(self._read_root, fleet.fleet_id)
         trust = roots.trust
         loaded = store.load()
         self._watch.started(loaded.state)

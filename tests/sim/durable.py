@@ -75,6 +75,12 @@ class DurableGateway:
         return journal.attempt if journal is not None else None
 
     @property
+    def root(self) -> bytes | None:
+        """The root that it trusts, as the medium has it; None while that is the one it was provisioned with."""
+        trust = self._record(Record.TRUST, TrustRecord)
+        return trust.root if trust is not None else None
+
+    @property
     def letters(self) -> tuple[Letter, ...]:
         """The terminal reports that wait, as the medium has them."""
         outbox = self._record(Record.OUTBOX, Outbox)

@@ -19,6 +19,7 @@ from narrowboat_bridge.core.records import Device
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_device.core.memory import Memory
+from narrowboat_device.core.roots import Roots
 from narrowboat_device.core.voice import Voice
 from narrowboat_protocol.states import State
 
@@ -95,6 +96,16 @@ MUTATIONS: dict[str, Mutation] = {
         lambda: patch.object(Memory, "save_trust", _boot_number_in_memory_alone),
         "clones",
         Weather(agent_restarts_s=60.0),
+    ),
+    "nobody sends the roots that a gateway missed": Mutation(
+        lambda: patch.object(Performer, "_send_roots", lambda *_: None),
+        "convergence",
+        Weather(roots_s=30.0, power_cuts_s=100.0),
+    ),
+    "a chain of roots is not walked": Mutation(
+        lambda: patch.object(Roots, "chain_arrived", lambda *_, **__: []),
+        "convergence",
+        Weather(roots_s=30.0, power_cuts_s=100.0),
     ),
     "every pair is remembered": Mutation(
         lambda: patch("narrowboat_bridge.core.registry.RECENT_PAIRS", 1 << 20), "bounds", Weather()

@@ -29,6 +29,7 @@ GATEWAYS_MAX = 4
 OPERATORS = ("anna", "bert")
 FACTORY_IMAGE = random.Random(5).randbytes(40_000)
 """What every gateway runs first: no release of ours."""
+_ROOTS = 3
 _IMAGE_BYTES = (22_001, 35_003, 47_000)
 """Two or three subtrees of four chunks of 4 KiB, the last of them short."""
 
@@ -68,6 +69,11 @@ class Site:
     operators_document: bytes
     folder: tempfile.TemporaryDirectory[str]
     """For uploads, of which there are none."""
+
+    @cached_property
+    def roots(self) -> tuple[bytes, ...]:
+        """Every root that the owner makes, the first one included."""
+        return (self.fleet.root_data, *self.fleet.root_chain(_ROOTS))
 
     @cached_property
     def files(self) -> Files:

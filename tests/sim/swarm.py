@@ -138,6 +138,8 @@ class Clearing:
             return "the server does not know that it succeeded"
         if mooring.letters:
             return "ends wait in its outbox"
+        if mooring.root != fleet.bridge.root:
+            return "it does not trust the newest root"
         return ""
 
     def look(self) -> None:

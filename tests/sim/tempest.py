@@ -59,6 +59,7 @@ class Tempest:
         self._strike(weather.bridge_hangs_s, lambda: fleet.bridge.die(silently=True, start_after_s=self._some_s(20.0)))
         self._strike(weather.bridge_restores_s, fleet.bridge.restore)
         self._strike(weather.clock_s, self._turn_clock)
+        self._strike(weather.roots_s, fleet.bridge.add_root)
         self._strike(weather.dead_members_s, self._add_dead_member)
         self._repeat(AUTOSAVE_S, fleet.broker.autosave)
         if weather.bridge_restores_s:

@@ -80,6 +80,8 @@ class Weather:
     """Somebody installs a release file on a gateway, whatever campaigns say."""
     dead_members_s: float = 0.0
     """A second bridge joins the shared subscription and hangs: its part of the requests is lost."""
+    roots_s: float = 0.0
+    """The owner publishes the next root."""
     disk_lies: float = 0.0
     """How likely the first gateway's medium acknowledges a flush and loses it. Of that gateway nothing is expected."""
     newer_agents: float = 0.0
@@ -140,6 +142,7 @@ _BOUNDS: dict[str, Bounds] = {
     "newer_agents": (1.0, 1.0),
     "dead_members_s": (60.0, 600.0),
     "installs_s": (100.0, 600.0),
+    "roots_s": (30.0, 400.0),
 }
 _STORAGE_SHARE = 0.4
 """So many seeds may have storage that fails, which costs the most to simulate."""
