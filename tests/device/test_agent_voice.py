@@ -69,6 +69,24 @@ def test_no_two_documents_of_a_device_ever_share_a_pair(gateway: Gateway, releas
 def test_a_device_that_lost_its_counters_takes_up_above_what_the_bridge_has_stored(gateway: Gateway) -> None:
     gateway.acknowledge((41, 7))
     assert gateway.hellos[-1].pair > (41, 7)
+    assert gateway.hellos[-1].challenge is None, "it may be an old one, of an Ack that a broker kept"
+
+
+def test_a_device_that_lost_nothing_and_is_behind_all_the_same_gives_its_copy_away_and_goes_on(
+    gateway: Gateway,
+) -> None:
+    gateway.acknowledge(gateway.hellos[-1].pair)
+    gateway.power_cycle()
+    gateway.connect()
+    before = gateway.hellos[-1]
+    assert before.challenge is not None, "the first one is there after a power cut"
+    gateway.acknowledge((41, 7))
+    evidence = gateway.hellos[-1]
+    assert before.pair < evidence.pair < (41, 7)
+    assert evidence.challenge is not None
+    gateway.acknowledge((41, 7))
+    assert gateway.hellos[-1].pair > (41, 7)
+    assert gateway.hellos[-1].challenge is None
 
 
 def test_a_bridge_that_lost_its_store_hears_of_every_device_soon_and_not_at_once(gateway: Gateway) -> None:

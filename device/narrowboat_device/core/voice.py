@@ -7,6 +7,12 @@ come, a terminal report stays in the outbox, and the hello and the newest report
 while it stands as `Repeats` says. The broker's PUBACK proves nothing. Reports of progress, which come all the time,
 neither put off that repetition nor bring it forward.
 
+An Ack above all pairs of ours has two causes. A device that lost its state goes on above it. Such a device has no
+challenge, since it takes its first one, durably, only from the Ack of its newest hello, and leaves old ones alone,
+which a broker may have kept. One that has a challenge has lost nothing, so there are two with this key. It says so by
+answering the challenge once from where it stands, which no honest device can, and then goes on in the same way: whom to
+believe is for a person to decide.
+
 A hello that was answered is said again only when somebody may have missed it: on a new link after a while, and when a
 bridge publishes the root, which it does when it starts, or assigns by a counter or a nonce of the past. That bridge may
 have lost its store and know nobody, or have an older copy of it. As the whole fleet hears it at once, each device waits
@@ -53,6 +59,7 @@ class Voice:
         """When the newest nonce was made, by the wall clock."""
         self._newest_hello: tuple[Pair, bytes] | None = None
         self._hello_is_due = True
+        self._is_behind = False
         self._newest_report: tuple[Pair, bytes] | None = None
         self._repeats = Repeats(settings.repeat_s_min, settings.repeat_s_max, random)
         self._hello_said_s: float | None = None
@@ -149,15 +156,17 @@ class Voice:
         return self._newest_report is not None or bool(self._memory.outbox.letters)
 
     def acknowledged(self, ack: Ack, now: Now) -> list[Action]:
-        """A bridge stored a statement. One above all of ours says that this device lost its state."""
+        """A bridge stored a statement. One above all of ours is none of ours, or one that this device has forgotten."""
         memory, pair, challenge = self._memory, ack.pair, ack.challenge
         if pair[0] >= BOOT_NUMBER_MAX:
             raise TrustError(Reason.BAD_DOCUMENT, f"expected a boot number below {BOOT_NUMBER_MAX}, got more")
         if pair > (memory.trust.boot_number, self._n):
-            self._n = 0
-            return [memory.save_trust(boot_number=pair[0] + 1, challenge=challenge), *self.say_hello(now)]
-        memory.trust = memory.trust.model_copy(update={"challenge": challenge})
-        answers_hello = self._hello_is_due and _answers(ack, self._newest_hello)
+            return self._go_ahead_of(pair, challenge, now)
+        names_hello = _answers(ack, self._newest_hello)
+        first = [memory.save_trust(challenge=challenge)] if names_hello and memory.trust.challenge is None else []
+        if memory.trust.challenge is not None:
+            memory.trust = memory.trust.model_copy(update={"challenge": challenge})
+        answers_hello = self._hello_is_due and names_hello
         self._hello_is_due = self._hello_is_due and not answers_hello
         if _answers(ack, self._newest_report):
             self._newest_report = None
@@ -167,7 +176,19 @@ class Voice:
             self._repeats.end()
         elif answers_hello or answers_letter:
             self._repeats.begin(now.monotonic_s)
-        return [memory.save_outbox(rest)] if answers_letter else []
+        return [*first, *([memory.save_outbox(rest)] if answers_letter else [])]
+
+    def _go_ahead_of(self, pair: Pair, challenge: bytes, now: Now) -> list[Action]:
+        """A higher pair was said under this name. Whoever has no challenge has lost its state. Whoever has one never
+        said that: it answers once from where it stands, and forgets the challenge.
+        """
+        memory = self._memory
+        if memory.trust.challenge is None:
+            self._n = 0
+            return [memory.save_trust(boot_number=pair[0] + 1), *self.say_hello(now)]
+        memory.trust = memory.trust.model_copy(update={"challenge": challenge})
+        self._is_behind = True
+        return self.say_hello(now)
 
     @property
     def _unanswered(self) -> bool:
@@ -221,6 +242,9 @@ class Voice:
             challenge=trust.challenge,
             state=attempt.state if attempt is not None else None,
         )
+        if self._is_behind:
+            self._is_behind = False
+            self._memory.trust = trust.model_copy(update={"challenge": None})
         data = sign_model(hello, trust.fleet_id, [self._signer])
         self._newest_hello = (pair, data)
         return data
