@@ -70,6 +70,7 @@ _SESSION_S = 3600
 _CLOSE_WAIT_S = 2.0
 _COUNT_INTERVAL_S = 0.25
 _QUEUED_MESSAGES_MAX = 64
+_PACKETS_WAITING_MAX = 1000
 _PACKET_OVERHEAD_BYTES = KIB
 # struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
 _TCP_INFO_BYTES_RECEIVED = 128
@@ -139,9 +140,17 @@ def _socket_class(packet_bytes_max: int, meter: _Meter, tls_time: TlsTime) -> ty
 
 
 class _LinkClient(Client):
-    """paho's client without QoS 2. It would keep each such message until the broker releases it, 65,535 in all, and
-    the broker need not care for what we subscribed to.
+    """paho's client, bounded in what a broker can make it keep.
+
+    Without QoS 2: each such message would be kept until the broker releases it, 65,535 in all, and the broker need not
+    care for what we subscribed to. And with an end to the answers (PUBACK, PINGRESP, PUBCOMP) that wait to be sent: a
+    broker that sends and never reads would have them pile up without one.
     """
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        if len(self._out_packet) >= _PACKETS_WAITING_MAX:
+            raise MQTTException("more to answer than the broker reads")
+        return super()._packet_handle()
 
     def _handle_publish(self) -> MQTTErrorCode:
         if self._in_packet["command"] & 0x04:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 
 import pytest
 
@@ -15,6 +16,7 @@ from narrowboat_bridge.server.link import Link, LinkSettings, tls_context
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_protocol.limits import KIB, MIB
 from tests.support.scripted_broker import (
+    ANSWERED,
     CONNACK,
     CONNECT,
     PATIENCE_S,
@@ -24,12 +26,13 @@ from tests.support.scripted_broker import (
     Connection,
     Script,
     ScriptedBroker,
+    ask_for_answers,
     publish_packet,
     until_closed,
 )
 
 TOPIC = "nb/d/gw-1/hello"
-REQUESTS, BLOCKS_MAX = 500, 250
+REQUESTS, BLOCKS_MAX, EVENTS_MAX = 500, 250, 40_000
 
 
 def greet(connection: Connection) -> None:
@@ -40,10 +43,12 @@ def greet(connection: Connection) -> None:
 
 
 @contextmanager
-def linked(folder: Path, metrics: Metrics, *scripts: Script) -> Iterator[tuple[Link, SimpleQueue[tuple[str, bytes]]]]:
+def linked(
+    folder: Path, metrics: Metrics, *scripts: Script, narrow: bool = False
+) -> Iterator[tuple[Link, SimpleQueue[tuple[str, bytes]]]]:
     """A link to a broker that plays these scripts, which all end well, and the messages that it hands on."""
     authority = Authority(folder, "ca")
-    broker = ScriptedBroker(authority, authority.issue("broker"), *scripts)
+    broker = ScriptedBroker(authority, authority.issue("broker"), *scripts, narrow=narrow)
     own = authority.issue("bridge-1")
     config = BrokerConfig(
         host="127.0.0.1", port=broker.port, ca=authority.path, certificate=own.certificate, key=own.key
@@ -95,6 +100,45 @@ def test_a_packet_above_the_limit_is_refused_unread_counted_and_told_once(
         arrived.get(timeout=PATIENCE_S)
     assert metrics.value("refused.packet") == 2
     assert caplog.text.count("the largest packet that was announced") == 1
+
+
+@pytest.mark.parametrize("packets", ANSWERED.values(), ids=ANSWERED.keys())
+def test_a_broker_that_reads_no_answers_costs_the_connection_and_no_memory(
+    tmp_path: Path, packets: list[bytes]
+) -> None:
+    metrics = Metrics()
+
+    def ask(connection: Connection) -> None:
+        greet(connection)
+        ask_for_answers(packets, connection)
+
+    def speak(connection: Connection) -> None:
+        greet(connection)
+        connection.send(publish_packet(TOPIC, b"hello"))
+        until_closed(connection)
+
+    with linked(tmp_path, metrics, ask, speak, narrow=True) as (_, arrived):
+        while arrived.get(timeout=PATIENCE_S) != (TOPIC, b"hello"):
+            pass
+    assert metrics.value("refused.packet") == 1
+
+
+def test_what_is_said_at_qos_0_to_a_broker_that_does_not_read_is_dropped_at_a_bound_and_counted(
+    tmp_path: Path,
+) -> None:
+    metrics, over = Metrics(), Event()
+
+    def do_not_read(connection: Connection) -> None:
+        greet(connection)
+        connection.send(publish_packet(TOPIC, b"the link stands"))
+        assert over.wait(PATIENCE_S)
+
+    with linked(tmp_path, metrics, do_not_read, narrow=True) as (link, arrived):
+        arrived.get(timeout=PATIENCE_S)
+        for _ in range(EVENTS_MAX):
+            link.publish("nb/event", b"event", qos=0)
+        over.set()
+    assert metrics.value("dropped.publish_qos0") > 0
 
 
 def test_requests_are_read_while_a_payload_server_keeps_the_link_full(tmp_path: Path) -> None:

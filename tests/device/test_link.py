@@ -28,6 +28,7 @@ from narrowboat_protocol.errors import UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, MIB
 from narrowboat_protocol.topics import Channel
 from tests.support.scripted_broker import (
+    ANSWERED,
     CONNACK,
     CONNECT,
     DISCONNECT,
@@ -40,6 +41,7 @@ from tests.support.scripted_broker import (
     Papers,
     Script,
     ScriptedBroker,
+    ask_for_answers,
     publish_packet,
     until_closed,
 )
@@ -61,10 +63,10 @@ class Rig:
     root_urls: tuple[str, ...] = ()
 
     @contextmanager
-    def linked(self, *scripts: Script, server: Papers | None = None) -> Iterator[Link]:
+    def linked(self, *scripts: Script, server: Papers | None = None, narrow: bool = False) -> Iterator[Link]:
         """A link to a broker that plays these scripts, which all end well."""
         self.connections_max = len(scripts)
-        broker = ScriptedBroker(self.authority, server or self.server, *scripts)
+        broker = ScriptedBroker(self.authority, server or self.server, *scripts, narrow=narrow)
         link = self.link_to(broker.port)
         link.start()
         try:
@@ -282,6 +284,23 @@ def test_packets_that_no_broker_sends_cost_the_link_and_nothing_else(rig: Rig, h
     with rig.linked(script, until_closed):
         rig.next(ev.LinkLost)
         rig.next(ev.LinkOpened)
+
+
+@pytest.mark.parametrize("packets", ANSWERED.values(), ids=ANSWERED.keys())
+def test_a_broker_that_reads_no_answers_costs_the_link_and_no_memory(rig: Rig, packets: list[bytes]) -> None:
+    def ask(connection: Connection) -> None:
+        connection.greet()
+        ask_for_answers(packets, connection)
+
+    def speak(connection: Connection) -> None:
+        connection.greet()
+        connection.send(publish_packet("nb/d/gw-1/data", b"block"))
+        until_closed(connection)
+
+    with rig.linked(ask, speak, narrow=True):
+        arrived = rig.next(ev.BlockArrived)
+        assert isinstance(arrived, ev.BlockArrived)
+        assert arrived.message == b"block"
 
 
 def test_bytes_on_the_wire_are_counted_with_their_tls(rig: Rig) -> None:

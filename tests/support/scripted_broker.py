@@ -14,10 +14,11 @@ can say what no broker says.
 from __future__ import annotations
 
 import ipaddress
+import select
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,8 @@ from cryptography.x509.oid import NameOID
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 
 PATIENCE_S = 10.0
+_ANSWERS_ASKED_MAX = 100_000
+_NARROW_SEGMENT_BYTES, _NARROW_BUFFER_BYTES = 536, 4096
 CONNACK = bytes([0x20, 3, 0, 0, 0])
 CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 0x10, 0x30, 0x80, 0xE0
 
@@ -133,6 +136,12 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._sock.sendall(data)
 
+    def wait_for_hang_up(self) -> None:
+        """Wait without reading."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        assert poll.poll(PATIENCE_S * 1000), "expected the other side to hang up, and it did not"
+
     def close(self) -> None:
         self._stream.close()
         self._sock.close()
@@ -144,13 +153,17 @@ Script = Callable[[Connection], None]
 class ScriptedBroker:
     """Plays one script for each connection that gets through the handshake, in order; then refuses to listen."""
 
-    def __init__(self, authority: Authority, papers: Papers, *scripts: Script) -> None:
+    def __init__(self, authority: Authority, papers: Papers, *scripts: Script, narrow: bool = False) -> None:
+        """`narrow`: the kernel keeps little of what is sent to a broker that does not read it."""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(papers.certificate, papers.key)
         self._context.load_verify_locations(authority.path)
         self._context.verify_mode = ssl.CERT_REQUIRED
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(PATIENCE_S)
+        if narrow:
+            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _NARROW_SEGMENT_BYTES)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BUFFER_BYTES)
         self.port: int = self._listener.getsockname()[1]
         self.failures: SimpleQueue[BaseException | None] = SimpleQueue()
         self._thread = Thread(target=self._serve, args=(scripts,), daemon=True)
@@ -177,9 +190,11 @@ class ScriptedBroker:
             raise failure
 
 
-def publish_packet(topic: str, payload: bytes) -> bytes:
-    body = struct.pack(">H", len(topic)) + topic.encode() + b"\x00" + payload
-    return bytes([PUBLISH]) + encode_length(len(body)) + body
+def publish_packet(topic: str, payload: bytes, message_id: int | None = None) -> bytes:
+    """At QoS 1 if there is a message id."""
+    numbered = b"" if message_id is None else struct.pack(">H", message_id)
+    body = struct.pack(">H", len(topic)) + topic.encode() + numbered + b"\x00" + payload
+    return bytes([PUBLISH | (0x02 if numbered else 0)]) + encode_length(len(body)) + body
 
 
 def encode_length(length: int) -> bytes:
@@ -198,6 +213,22 @@ def until_closed(connection: Connection) -> None:
     except (EOFError, ConnectionError, ssl.SSLEOFError):
         pass
 
+
+def ask_for_answers(packets: Sequence[bytes], connection: Connection) -> None:
+    """Say what must be answered and read no answer, until the other side hangs up, which it must do in time."""
+    try:
+        for _ in range(_ANSWERS_ASKED_MAX // len(packets)):
+            connection.send(b"".join(packets))
+        connection.wait_for_hang_up()
+    except (ConnectionError, ssl.SSLEOFError):
+        pass
+
+
+ANSWERED = {
+    "messages at QoS 1": [publish_packet("nb/of-nobody", b"", message_id) for message_id in range(1, 501)],
+    "pings": [bytes([0xC0, 0])] * 500,
+}
+"""What has to be answered."""
 
 UNREADABLE = {
     "a packet of 200 MiB": bytes([PUBLISH]) + encode_length(200 * MIB),

@@ -8,13 +8,14 @@ would have kept for us is said again by devices and operators, who wait for our 
 broker's.
 
 paho queues QoS 1 messages without a bound and QoS 0 ones while its socket is full, so both are bounded here.
-Messages at QoS 1 beyond the bound are dropped; the sender of a data message waits a moment for room first,
-which paces the payload server to the speed of the broker. Room is given back once for each round of writing,
+Messages beyond the bound are dropped; the sender of a data message waits a moment for room first, which paces
+the payload server to the speed of the broker. Room is given back once for each round of writing,
 and then everything that came is read: paho reads one packet a round and writes until its queue is empty, so a
 server that kept refilling the queue would answer one device and hear no other.
 
 A broker is not trusted to keep MQTT's rules. A packet above the size that we announced is refused before its
-bytes are read, and one that paho cannot read costs this connection and nothing else; both are counted.
+bytes are read; one that paho cannot read, or one too many while the broker reads no answers, costs this connection
+and nothing else. All are counted.
 
 TCP_NODELAY is set, as QoS 1 is six times slower without it.
 """
@@ -52,6 +53,9 @@ _ROOM_WAIT_S = 2.0
 _STOP_WAIT_S = 5.0
 _LOOP_S = 1.0
 _READS_PER_ROUND = 256
+_PACKETS_WAITING_MAX = 32_768
+_UNACKNOWLEDGED_WAITING_MAX = _PACKETS_WAITING_MAX // 2
+"""Above it nothing more is said at QoS 0, so that what we say ourselves leaves room for what we have to answer."""
 _MESSAGE_COST_BYTES_MIN = KIB
 """What paho holds for the smallest message. It also keeps those under way fewer than there are message ids."""
 _PACKET_BYTES_MAX = DEFAULT_LIMITS.message_bytes_max + KIB
@@ -89,9 +93,22 @@ def tls_context(broker: BrokerConfig) -> ssl.SSLContext:
 
 
 class _LinkClient(Client):
-    """paho's client without QoS 2. It would keep each such message until the broker releases it, 65,535 in all, and
-    the broker need not care for what we subscribed to.
+    """paho's client, bounded in what a broker can make it keep.
+
+    Without QoS 2: each such message would be kept until the broker releases it, 65,535 in all, and the broker need not
+    care for what we subscribed to. And with an end to the answers (PUBACK, PINGRESP, PUBCOMP) that wait to be sent: a
+    broker that sends and never reads would have them pile up without one.
     """
+
+    @property
+    def packets_waiting(self) -> int:
+        """How many packets wait to be sent."""
+        return len(self._out_packet)
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        if self.packets_waiting >= _PACKETS_WAITING_MAX:
+            raise MQTTException("more to answer than the broker reads")
+        return super()._packet_handle()
 
     def _handle_publish(self) -> MQTTErrorCode:
         if self._in_packet["command"] & 0x04:
@@ -148,6 +165,9 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Queue a message; drop it if too many wait."""
+        if qos == 0 and self._client.packets_waiting >= _UNACKNOWLEDGED_WAITING_MAX:
+            self._metrics.limit("dropped.publish_qos0", "packets that wait to be sent")
+            return
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             self._metrics.limit("dropped.publish", "publishes_queued_max")
@@ -242,7 +262,7 @@ class Link:
             self._outstanding_bytes = self._written_bytes = 0
             self._room.notify_all()
 
-    def _new_client(self, tls: ssl.SSLContext) -> Client:
+    def _new_client(self, tls: ssl.SSLContext) -> _LinkClient:
         client = _LinkClient(
             CallbackAPIVersion.VERSION2,
             client_id="",  # the broker gives a random one; nobody can ask for it
