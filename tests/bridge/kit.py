@@ -15,7 +15,7 @@ from narrowboat_bridge.core.events import Now
 from narrowboat_bridge.server.assembly import Workshop, open_workshop
 from narrowboat_bridge.server.config import BrokerConfig, Config, KeysConfig, LimitsConfig, TrustConfig
 from narrowboat_bridge.server.crew import Crew
-from narrowboat_bridge.server.loop import MessageArrived
+from narrowboat_bridge.server.inbox import MessageArrived
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.upload_worker import AddBlock
 from narrowboat_protocol.documents import (

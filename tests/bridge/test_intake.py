@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from narrowboat_bridge.server.assembly import Router
 from narrowboat_bridge.server.config import LimitsConfig
-from narrowboat_bridge.server.loop import LinkOpened
+from narrowboat_bridge.server.inbox import LinkOpened
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import CampaignList, DeviceList, DevicePage
@@ -226,11 +228,47 @@ def test_a_bridge_admits_a_bounded_number_of_devices(tmp_path: Path) -> None:
         assert (len(bridge.acks("gw-1")), len(bridge.acks("gw-2"))) == (2, 0)
 
 
-def test_what_the_inbox_cannot_hold_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_a_bridge_that_cannot_keep_up_sheds_what_will_be_said_again_and_keeps_ends_and_commands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    device, anna = FLEET.device("gw-1"), FLEET.operator("anna")
+    progress = device.report(bytes(32), State.DOWNLOADING, attempt=1, pair=(1, 2))
+    end = device.report(bytes(32), State.FAILED, attempt=1, pair=(1, 3))
+    command = anna.command(DeviceList(), request_id=bytes(16))
+    offered = [
+        ("nb/d/gw-1/hello", b"x", 50, {}),
+        ("nb/d/gw-1/hello", b"x", 50, {"dropped.hello": 25}),
+        ("nb/d/gw-1/report", progress, 10, {"dropped.report": 10}),
+        ("nb/d/gw-1/report", b"no report at all", 1, {"dropped.report": 1}),
+        ("nb/e/claim-1/request", b"x", 10, {"dropped.request": 10}),
+        ("nb/d/gw-1/report", end, 10, {}),
+        ("nb/o/anna/command", command, 15, {}),
+        ("nb/d/gw-1/report", end, 2, {"dropped.report": 2}),
+        ("nb/o/anna/command", command, 3, {"dropped.command": 3}),
+    ]
+    with running_bridge(tmp_path, FLEET, anna, limits=LimitsConfig(messages_queued_max=100)) as bridge:
+        for topic, data, number, dropped in offered:
+            before = counted(bridge.metrics)
+            for _ in range(number):
+                bridge.put(topic, data)
+            assert Counter(counted(bridge.metrics)) - Counter(before) == Counter(dropped), topic
+        bridge.workshop.loop.turn()
+        assert len(bridge.replies()) == 15
+        assert counted(bridge.metrics)["messages.report"] == 10
+    assert caplog.text.count("dropped.hello: the limit three quarters of messages_queued_max is reached") == 1
+
+
+def test_fetches_are_the_first_that_a_bridge_sheds(tmp_path: Path) -> None:
     with running_bridge(tmp_path, FLEET, limits=LimitsConfig(messages_queued_max=100)) as bridge:
-        for _ in range(150):
+        router = Router(bridge.workshop, bridge.metrics)
+        for _ in range(50):
+            assert "shed.get" not in counted(bridge.metrics)
             bridge.put("nb/d/gw-1/hello", b"x")
-        assert counted(bridge.metrics)["dropped.hello"] == 50
+        router.take_request("nb/d/gw-1/get", b"x")
+        assert counted(bridge.metrics)["shed.get"] == 1
+        bridge.workshop.loop.turn()
+        router.take_request("nb/d/gw-1/get", b"x")
+        assert counted(bridge.metrics)["shed.get"] == 1
 
 
 def test_the_inbox_holds_a_bounded_number_of_bytes_and_takes_more_when_some_were_handled(
@@ -238,12 +276,15 @@ def test_the_inbox_holds_a_bounded_number_of_bytes_and_takes_more_when_some_were
 ) -> None:
     with running_bridge(tmp_path, FLEET, limits=LimitsConfig(messages_queued_bytes_max=MIB)) as bridge:
         for _ in range(2):
-            for _ in range(12):
+            for _ in range(9):
                 bridge.put("nb/d/gw-1/report", bytes(100_000))
+            for _ in range(5):
+                bridge.put("nb/o/anna/command", bytes(100_000))
             bridge.workshop.loop.turn()
         counts = counted(bridge.metrics)
-        assert (counts["dropped.report"], counts["messages.report"]) == (4, 20)
-    assert caplog.text.count("messages_queued_bytes_max") == 1
+        assert (counts["dropped.report"], counts["messages.report"]) == (4, 14)
+        assert (counts["dropped.command"], counts["messages.command"]) == (4, 6)
+    assert caplog.text.count("messages_queued_bytes_max") == 2
 
 
 def test_the_root_is_published_for_those_who_come_later(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ class Outcome:
 
     def lines(self) -> list[str]:
         wire = self.healthy_wire_bytes / self.payload_bytes
-        stopped = {name: count for name, count in self.counts.items() if name.startswith(("limited.", "dropped."))}
+        stopped = {
+            name: count for name, count in self.counts.items() if name.startswith(("limited.", "dropped.", "shed."))
+        }
         return [
             f"{self.what}: {self.messages} messages; bridge at most {self.bridge_peak_mib:.0f} MiB resident",
             f"  healthy gateway: {self.healthy_state}, {wire:.2f} times its payload on the wire",

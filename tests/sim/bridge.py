@@ -22,9 +22,10 @@ from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.director import Director
 from narrowboat_bridge.server.enrolment import EnrolmentIntake
 from narrowboat_bridge.server.herald import Herald
+from narrowboat_bridge.server.inbox import Inbox, LinkOpened, MessageArrived
 from narrowboat_bridge.server.intake import Intake, IntakeLimits
 from narrowboat_bridge.server.issuer import Issuer
-from narrowboat_bridge.server.loop import Inbox, LinkOpened, Loop, MessageArrived, Parts
+from narrowboat_bridge.server.loop import Loop, Parts
 from narrowboat_bridge.server.metrics import Metrics
 from narrowboat_bridge.server.operators import OperatorDesk
 from narrowboat_bridge.server.payloads import PayloadLimits, PayloadServer, payloads_of

@@ -33,10 +33,11 @@ from .crew import Crew
 from .director import Director
 from .enrolment import EnrolmentIntake
 from .herald import Herald
+from .inbox import Inbox, LinkOpened, MessageArrived
 from .intake import Intake, IntakeLimits
 from .issuer import Issuer
 from .link import Link, LinkSettings, tls_context
-from .loop import Inbox, LinkOpened, Loop, MessageArrived, Parts, read_clocks
+from .loop import Loop, Parts, read_clocks
 from .metrics import Metrics
 from .operators import OperatorDesk
 from .payloads import BlockSink, PayloadFolder, PayloadLimits, PayloadServer, payloads_of
@@ -59,7 +60,7 @@ def open_bridge(config: Config) -> Iterator[Loop]:
         metrics, crew = Metrics(), Crew()
         control, data = _make_links(config, metrics, crew)
         workshop = stack.enter_context(open_workshop(config, control, data, metrics, crew))
-        router = _Router(workshop, metrics)
+        router = Router(workshop, metrics)
         for link, take in ((control, router.take_document), (data, router.take_request)):
             opened = partial(workshop.inbox.put, LinkOpened()) if link is control else _nothing
             link.start(take, opened)
@@ -126,7 +127,7 @@ def open_workshop(
         yield Workshop(loop, inbox, uploads, payloads)
 
 
-class _Router:
+class Router:
     """Hands each message to the thread that it is for. Called in the links' threads."""
 
     def __init__(self, workshop: Workshop, metrics: Metrics) -> None:
@@ -144,7 +145,7 @@ class _Router:
 
     def take_request(self, topic_text: str, data: bytes) -> None:
         topic = self._parse(topic_text)
-        if topic is not None:
+        if topic is not None and self._workshop.inbox.admits_fetch():
             self._workshop.payloads.offer(topic, data)
 
     def _parse(self, text: str) -> Topic | None:

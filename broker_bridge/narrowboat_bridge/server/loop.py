@@ -9,19 +9,17 @@ An Ack therefore means what it says: the rows were on the disk before it was mad
 dies between commit and saying, devices and operators ask again, and the answer is a repetition.
 
 Everything that can happen comes through the inbox, so core and store are used by one thread and need no lock.
-The inbox is bounded and drops what comes beyond; every sender repeats what is not answered. A commit that
+What the inbox sheds is repeated by its sender. A commit that
 fails ends the process (see `store`). This is the only module that reads the clocks.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import assert_never
 
 from narrowboat_protocol.documents import EventKind, RoleName, UploadBegin, UploadFinish
@@ -36,6 +34,7 @@ from ..core.views import taken_in
 from .buckets import Buckets
 from .crew import Crew
 from .enrolment import EnrolmentIntake
+from .inbox import Inbox, Item, LinkOpened, MessageArrived
 from .intake import Intake
 from .metrics import Metrics
 from .operators import Accepted, OperatorDesk, Refused, Repeated, subject_of
@@ -50,64 +49,6 @@ _IDLE_S_MAX = 0.5
 """How long a stop may go unnoticed."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MessageArrived:
-    """A message on a topic of a device or an operator."""
-
-    topic: Topic
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOpened:
-    """The control connection stands."""
-
-
-Item = MessageArrived | LinkOpened | UploadOutcome
-
-
-class Inbox:
-    """The one way into the loop. Any thread may put; what a peer sent is dropped when too many items or bytes wait."""
-
-    def __init__(self, items_max: int, bytes_max: int, metrics: Metrics) -> None:
-        self._items: queue.Queue[Item] = queue.Queue(items_max)
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._lock = Lock()
-        self._metrics = metrics
-
-    def offer(self, item: MessageArrived) -> None:
-        if not self._count_bytes(len(item.data)):
-            self._metrics.limit(f"dropped.{item.topic.channel}", "messages_queued_bytes_max")
-            return
-        try:
-            self._items.put_nowait(item)
-        except queue.Full:
-            self._count_bytes(-len(item.data))
-            self._metrics.limit(f"dropped.{item.topic.channel}", "messages_queued_max")
-
-    def put(self, item: Item) -> None:
-        """Put an item of our own; waits for room."""
-        self._items.put(item)
-
-    def get(self, timeout_s: float) -> Item | None:
-        try:
-            item = self._items.get(timeout=timeout_s) if timeout_s > 0 else self._items.get_nowait()
-        except queue.Empty:
-            return None
-        if isinstance(item, MessageArrived):
-            self._count_bytes(-len(item.data))
-        return item
-
-    def _count_bytes(self, change: int) -> bool:
-        """Add to the bytes that wait; False, and nothing added, if they would be too many."""
-        with self._lock:
-            if change > 0 and self._bytes + change > self._bytes_max:
-                return False
-            self._bytes += change
-            return True
 
 
 @dataclass(frozen=True, slots=True)
