@@ -110,6 +110,17 @@ def test_acknowledgements_do_not_wait_for_timers_and_packets_are_bounded() -> No
 
 
 @pytest.mark.parametrize("listener", Listener)
+def test_each_listener_bounds_what_may_be_connected_to_it_and_what_a_connection_may_have_kept(
+    listener: Listener,
+) -> None:
+    general, listeners = blocks(render_conf())
+    assert int(listeners[listener]["max_connections"]) > 0
+    assert listeners[listener]["max_qos"] == "1"
+    assert listeners[listener]["max_topic_alias"] == "0"
+    assert general.keys() >= {"max_queued_messages", "max_queued_bytes", "max_inflight_messages", "max_keepalive"}
+
+
+@pytest.mark.parametrize("listener", Listener)
 def test_an_access_list_knows_no_variable_that_a_client_can_choose(listener: Listener) -> None:
     text = access_lists()[listener]
     assert set(re.findall(r"%.", text)) <= {"%u"}

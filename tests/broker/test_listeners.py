@@ -7,6 +7,7 @@ it took them, so when the last one published has come, none before it is still o
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,13 +19,14 @@ import pytest
 from narrowboat_bridge.broker_home import Listener
 from narrowboat_bridge.pki import Authority, issue_client, issue_server, key_to_pem, new_key
 from narrowboat_protocol.limits import DEFAULT_LIMITS
-from tests.support.broker import ISSUED_AT, Broker, Credentials, running_broker
-from tests.support.mqtt_client import SUCCESS, MqttClient
+from tests.support.broker import HOST, ISSUED_AT, Broker, Credentials, running_broker
+from tests.support.mqtt_client import DEADLINE_S, SUCCESS, MqttClient
 
 NOT_AUTHORIZED = "Not authorized"
 KID = "ab" * 32
 OPEN = {SUCCESS, "No matching subscribers"}
 BRIDGE_NAME = "bridge-1"
+BRIDGES_MAX = 50
 NAMES = {Listener.DEVICE: ("gw-1", "gw-2"), Listener.STAFF: ("ann", "bob"), Listener.ENROL: ("batch-1", "batch-2")}
 
 WRITTEN = {
@@ -110,6 +112,20 @@ def test_a_certificate_of_one_role_opens_no_listener_of_another(
         with MqttClient(broker.issue(role, "gw-1").tls(), broker.port(target), client_id) as intruder:
             assert intruder.connect() is None
     assert_alive(live, target, "gw-1")
+
+
+def test_a_crowd_on_one_listener_is_turned_away_and_keeps_nobody_out_of_another(tmp_path: Path) -> None:
+    """A broker of its own, since Mosquitto 2.0 takes those who leave before their CONNECT off its count twice."""
+    with running_broker(tmp_path) as broker, ExitStack() as stack:
+        for _ in range(BRIDGES_MAX):
+            stack.enter_context(socket.create_connection((HOST, broker.port(Listener.BRIDGE))))
+        one_too_many = stack.enter_context(
+            socket.create_connection((HOST, broker.port(Listener.BRIDGE)), timeout=DEADLINE_S)
+        )
+        assert one_too_many.recv(1) == b""
+        for listener in (Listener.DEVICE, Listener.ENROL, Listener.STAFF):
+            tls = broker.issue(listener, NAMES[listener][0]).tls()
+            assert stack.enter_context(MqttClient(tls, broker.port(listener))).connect() == SUCCESS
 
 
 @pytest.mark.parametrize("listener", Listener)
