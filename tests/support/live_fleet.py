@@ -71,6 +71,9 @@ class LiveFleet:
         self.path = folder / "fleet"
         self._children = children
         self.ports = free_ports()
+        self.bridge_options: tuple[str, ...] = ()
+        self.device_options: tuple[str, ...] = ()
+        """What comes before the command of every machine."""
 
     def narrowboat(self, *arguments: str) -> str:
         """Run a command of the operator or release engineer; returns what it printed, raises if it failed."""
@@ -92,7 +95,9 @@ class LiveFleet:
 
     def start_bridge(self) -> Child:
         config = self.path / "bridge" / "bridge.toml"
-        return self._children.start("bridge", [NARROWBOAT, "bridge", "run", "--config", str(config)])
+        return self._children.start(
+            "bridge", [NARROWBOAT, "bridge", "run", "--config", str(config), *self.bridge_options]
+        )
 
     def make_gateway(
         self, name: str, image: Path, release: Path, relay_port: int, extra_toml: str = "", slot_bytes: int = 0
@@ -118,7 +123,7 @@ class LiveFleet:
         return self._children.start(f"relay-{gateway.name}", command)
 
     def switch_on(self, gateway: Gateway) -> None:
-        command = [NARROWBOAT_DEVICE, "machine", "--config", str(gateway.config)]
+        command = [NARROWBOAT_DEVICE, *self.device_options, "machine", "--config", str(gateway.config)]
         gateway.machine = self._children.start(gateway.name, command)
 
     def pull_the_plug(self, gateway: Gateway) -> None:

@@ -86,6 +86,10 @@ class MqttClient:
     def next_message(self) -> tuple[str, bytes]:
         return self._messages.get(timeout=DEADLINE_S)
 
+    def messages(self) -> list[tuple[str, bytes]]:
+        """All that came and was not taken yet."""
+        return [self._messages.get() for _ in range(self._messages.qsize())]
+
     def wait_until_ended(self) -> None:
         """Wait until the connection is gone."""
         assert self._ended.wait(DEADLINE_S), "expected the connection to end, and it did not"
