@@ -135,7 +135,7 @@ def test_the_first_operator_is_signed_for_by_the_admin(fleet: Made) -> None:
     for place in ("root", "bridge"):
         alice = fleet.operators(place).find("alice")
         assert alice is not None
-        assert (alice.role, alice.public_key.kid) == (OperatorRole.OPERATOR, key.public.kid)
+        assert (alice.role, alice.public_key.kid) == (OperatorRole.ADMIN, key.public.kid)
 
 
 def test_the_broker_trusts_one_authority_on_each_listener_and_has_its_ports(fleet: Made) -> None:
@@ -231,7 +231,7 @@ def test_a_new_operator_joins_the_others_under_a_higher_version(fleet: Made) -> 
     for place in ("root", "bridge"):
         document = fleet.operators(place)
         roles = {operator.name: operator.role for operator in document.operators}
-        assert (document.version, roles) == (2, {"alice": OperatorRole.OPERATOR, "bob": OperatorRole.VIEWER})
+        assert (document.version, roles) == (2, {"alice": OperatorRole.ADMIN, "bob": OperatorRole.VIEWER})
     run("pki", "issue", "operator", "bob", "--role", "viewer", "--fleet", fleet.path)
     assert fleet.operators().version == 2
     run("pki", "issue", "operator", "bob", "--role", "operator", "--fleet", fleet.path)

@@ -27,6 +27,7 @@ from narrowboat_protocol.documents import (
     OperatorRole,
     Reply,
     Request,
+    Verb,
     sign_model,
 )
 from narrowboat_protocol.errors import Reason, UsageError
@@ -162,6 +163,37 @@ def test_a_viewer_may_look(scene: Scene) -> None:
     reply = scene.send(command(scene.eve, DeviceList()), "eve")
     assert reply is not None
     assert reply.reason is None
+
+
+MAY = {
+    OperatorRole.VIEWER: {Verb.DEVICE_LIST, Verb.CAMPAIGN_SHOW, Verb.ENROLMENT_LIST},
+    OperatorRole.APPROVER: {Verb.DEVICE_LIST, Verb.CAMPAIGN_SHOW, Verb.ENROLMENT_LIST},
+    OperatorRole.OPERATOR: {
+        Verb.DEVICE_LIST, Verb.CAMPAIGN_SHOW, Verb.ENROLMENT_LIST, Verb.CAMPAIGN_START, Verb.CAMPAIGN_ABORT,
+        Verb.UPLOAD_BEGIN, Verb.UPLOAD_FINISH,
+    },
+    OperatorRole.ADMIN: set(Verb),
+}  # fmt: skip
+DEMANDING = [
+    Verb.DEVICE_LIST, Verb.CAMPAIGN_SHOW, Verb.ENROLMENT_LIST, Verb.CAMPAIGN_START, Verb.CAMPAIGN_ABORT,
+    Verb.UPLOAD_BEGIN, Verb.UPLOAD_FINISH, Verb.CLAIM_CREATE, Verb.CLAIM_REVOKE, Verb.DEVICE_REGISTER,
+    Verb.DEVICE_APPROVE, Verb.DEVICE_REJECT, Verb.DEVICE_REVOKE, Verb.DEVICE_RESOLVE,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_a_role_may_do_what_it_is_for_and_is_refused_the_rest(tmp_path: Path, role: OperatorRole) -> None:
+    fleet = FleetKit.create()
+    who = fleet.operator("anna", role)
+    with running_bridge(tmp_path, fleet, who) as bridge:
+        for number, verb in enumerate(DEMANDING):
+            bridge.take("nb/o/anna/command", command(who, DeviceList(), verb=verb, request_id=bytes([number]) * 16))
+        refused = {
+            verb
+            for verb, reply in zip(DEMANDING, bridge.replies(), strict=True)
+            if reply.reason is Reason.NOT_PERMITTED
+        }
+    assert refused == set(DEMANDING) - MAY[role]
 
 
 def test_a_replayed_command_gets_the_reply_that_it_had_and_is_not_carried_out_again(scene: Scene) -> None:

@@ -9,12 +9,14 @@ from narrowboat_protocol import documents
 from narrowboat_protocol.documents import (
     REQUESTS,
     RESULTS,
+    ROLES,
     Delivery,
     EnrolmentReply,
     EnrolmentRequest,
     Event,
     EventKind,
     Hello,
+    OperatorRole,
     Report,
     Root,
     RootChain,
@@ -71,12 +73,15 @@ def rule_of(kind: type) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__)
 
 
-def test_every_verb_is_told_with_its_role_request_and_result() -> None:
+def roles_of(verb: Verb) -> str:
+    return (
+        "all" if ROLES[verb] == set(OperatorRole) else ", ".join(role for role in OperatorRole if role in ROLES[verb])
+    )
+
+
+def test_every_verb_is_told_with_its_roles_request_and_result() -> None:
     shown = {row[0].strip("`"): row[1:4] for row in table_under("Commands")}
-    assert shown == {
-        verb.value: ["operator" if REQUESTS[verb].STEERS else "viewer", rule_of(REQUESTS[verb]), rule_of(RESULTS[verb])]
-        for verb in Verb
-    }
+    assert shown == {verb.value: [roles_of(verb), rule_of(REQUESTS[verb]), rule_of(RESULTS[verb])] for verb in Verb}
 
 
 def test_every_kind_of_event_is_told_with_fields_that_there_are() -> None:

@@ -335,9 +335,7 @@ class FleetKit:
         certificate = (ca or self.device_ca).issue(name, key.public_key())
         return DeviceKit(name, PrivateKey(key), certificate, self.fleet_id)
 
-    def operator(
-        self, name: str, role: OperatorRole = OperatorRole.OPERATOR, scope: Scope | None = None
-    ) -> OperatorKit:
+    def operator(self, name: str, role: OperatorRole = OperatorRole.ADMIN, scope: Scope | None = None) -> OperatorKit:
         return OperatorKit(name, PrivateKey.generate(Algorithm.ED25519), role, self.fleet_id, scope)
 
     def operators(self, *operators: OperatorKit, version: int = 1) -> bytes:

@@ -216,7 +216,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
         doc.Operators(
             version=1,
             operators=(
-                doc.Operator(name="ada", cose_key=OPERATOR.public.to_cbor(), role=doc.OperatorRole.OPERATOR),
+                doc.Operator(name="ada", cose_key=OPERATOR.public.to_cbor(), role=doc.OperatorRole.ADMIN),
                 doc.Operator(
                     name="grace", cose_key=p256_key("operator grace").public.to_cbor(), role=doc.OperatorRole.VIEWER
                 ),

@@ -52,7 +52,8 @@ def add_parser(subparsers: Subparsers) -> None:
     operator.add_argument(
         "--role",
         choices=[role.value for role in OperatorRole],
-        help="viewer: may look; operator: may steer as well (default: the role that it has; of a new one, operator)",
+        help="viewer: looks; operator: steers campaigns as well; approver: looks, and agrees to campaigns of others;"
+        " admin: all of that, devices and claims (default: the role that it has; of a new one, operator)",
     )
     operator.add_argument(
         "--scope",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
-from narrowboat_protocol.documents import EventKind, RoleName, UploadBegin, UploadFinish
+from narrowboat_protocol.documents import LOOKS, EventKind, RoleName, UploadBegin, UploadFinish
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, Topic, operator_topic
 
@@ -217,7 +217,7 @@ class Loop:
 
     def _carry_out(self, accepted: Accepted, now: Now) -> None:
         request = accepted.request
-        if request.STEERS:
+        if accepted.verb not in LOOKS:
             facts = {"verb": accepted.verb.value, "subject": subject_of(request)}
             self._parts.performer.record("command", accepted.operator, facts, now)
             event = Emit(EventKind.COMMAND, operator=accepted.operator, detail=accepted.verb.value)

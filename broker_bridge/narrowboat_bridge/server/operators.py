@@ -23,7 +23,8 @@ from hashlib import sha256
 
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import (
-    REQUESTS,
+    LOOKS,
+    ROLES,
     CampaignAbort,
     CampaignShow,
     CampaignStart,
@@ -37,7 +38,6 @@ from narrowboat_protocol.documents import (
     DeviceRevoke,
     DeviceShow,
     Operator,
-    OperatorRole,
     Operators,
     Request,
     RoleName,
@@ -176,7 +176,7 @@ class OperatorDesk:
         request = command.request
         if len(self._seen) >= self._replays_max:
             raise TrustError(Reason.BUSY, f"expected at most {self._replays_max} commands in their time; wait a little")
-        self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, request.STEERS, reply=None)
+        self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, command.verb not in LOOKS, reply=None)
         return Accepted(name, operator.scope, command.request_id, command.verb, request)
 
     def _is_new_refusal(self, digest: bytes) -> bool:
@@ -199,8 +199,11 @@ class OperatorDesk:
 
     def _require_role(self, name: str, verb: Verb) -> Operator:
         operator = self._require_known(name)
-        if REQUESTS[verb].STEERS and operator.role is not OperatorRole.OPERATOR:
-            raise TrustError(Reason.NOT_PERMITTED, f"{name} may look and not steer; ask for the role of an operator")
+        if operator.role not in ROLES[verb]:
+            wanted = " or ".join(sorted(ROLES[verb]))
+            raise TrustError(
+                Reason.NOT_PERMITTED, f"expected the role {wanted} for {verb}, got {operator.role}; ask an admin for it"
+            )
         return operator
 
     def _forget_expired(self, now_s: int) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         open_request,
     )
     from .operator import (
+        LOOKS,
         REQUESTS,
+        ROLES,
         CampaignAbort,
         CampaignList,
         CampaignShow,
@@ -75,8 +77,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "LOOKS",
     "REQUESTS",
     "RESULTS",
+    "ROLES",
     "Ack",
     "Admission",
     "Assignment",

@@ -16,10 +16,14 @@ from .signed import SignedModel
 
 
 class OperatorRole(StrEnum):
-    """What an operator may do: look, or steer as well."""
+    """What an operator may do: look; bring releases to devices as well; agree to what another operator began; or all of
+    it, and say who is a device. `ROLES` says it verb by verb.
+    """
 
     VIEWER = "viewer"
     OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
 
 
 class Scope(Document):
@@ -110,22 +114,48 @@ class Verb(StrEnum):
     DEVICE_RESOLVE = "device_resolve"
 
 
-class Request(Document):
-    """Base of the arguments of a verb. `STEERS` says whether the verb changes anything."""
+_ALL = frozenset(OperatorRole)
+_CAMPAIGNS = frozenset({OperatorRole.OPERATOR, OperatorRole.ADMIN})
+_ADMIN = frozenset({OperatorRole.ADMIN})
+ROLES: dict[Verb, frozenset[OperatorRole]] = {
+    Verb.DEVICE_LIST: _ALL,
+    Verb.DEVICE_SHOW: _ALL,
+    Verb.CAMPAIGN_START: _CAMPAIGNS,
+    Verb.CAMPAIGN_SHOW: _ALL,
+    Verb.CAMPAIGN_LIST: _ALL,
+    Verb.CAMPAIGN_ABORT: _CAMPAIGNS,
+    Verb.UPLOAD_BEGIN: _CAMPAIGNS,
+    Verb.UPLOAD_FINISH: _CAMPAIGNS,
+    Verb.CLAIM_CREATE: _ADMIN,
+    Verb.CLAIM_LIST: _ALL,
+    Verb.CLAIM_REVOKE: _ADMIN,
+    Verb.ENROLMENT_LIST: _ALL,
+    Verb.DEVICE_REGISTER: _ADMIN,
+    Verb.DEVICE_APPROVE: _ADMIN,
+    Verb.DEVICE_REJECT: _ADMIN,
+    Verb.DEVICE_REVOKE: _ADMIN,
+    Verb.DEVICE_RESOLVE: _ADMIN,
+}
+"""Who may ask for what. Blocks of an upload are taken from whoever began it."""
 
-    STEERS: ClassVar[bool] = True
+LOOKS = frozenset(
+    {Verb.DEVICE_LIST, Verb.DEVICE_SHOW, Verb.CAMPAIGN_SHOW, Verb.CAMPAIGN_LIST, Verb.CLAIM_LIST, Verb.ENROLMENT_LIST}
+)
+"""The verbs that change nothing. All others steer."""
+
+
+class Request(Document):
+    """Base of the arguments of a verb."""
 
 
 class DeviceList(Request):
     """A page of devices in order of name."""
 
-    STEERS: ClassVar[bool] = False
     after: Name | None = key(1, None)
     limit: int = key(2, 100, ge=1, le=200)
 
 
 class DeviceShow(Request):
-    STEERS: ClassVar[bool] = False
     device: Name = key(1)
 
 
@@ -141,7 +171,6 @@ class CampaignStart(Request):
 
 
 class CampaignShow(Request):
-    STEERS: ClassVar[bool] = False
     campaign: Name = key(1)
     after: Name | None = key(2, None)
     """Show attempts of devices after this name."""
@@ -149,7 +178,7 @@ class CampaignShow(Request):
 
 
 class CampaignList(Request):
-    STEERS: ClassVar[bool] = False
+    """The newest campaigns."""
 
 
 class CampaignAbort(Request):
@@ -186,7 +215,6 @@ class ClaimCreate(Request):
 
 
 class ClaimList(Request):
-    STEERS: ClassVar[bool] = False
     after: Name | None = key(1, None)
     limit: int = key(2, 100, ge=1, le=200)
 
@@ -200,7 +228,6 @@ class ClaimRevoke(Request):
 class EnrolmentList(Request):
     """A page of what was asked for, approved or refused, in order of thumbprint."""
 
-    STEERS: ClassVar[bool] = False
     after: Digest | None = key(1, None)
     limit: int = key(2, 100, ge=1, le=200)
 
