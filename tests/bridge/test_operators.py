@@ -281,7 +281,7 @@ def test_a_newer_operators_document_is_taken_without_a_restart(scene: Scene) -> 
     assert reply.reason is None
 
 
-@pytest.mark.parametrize("case", ["older", "unsigned", "missing"])
+@pytest.mark.parametrize("case", ["older", "another of the same version", "unsigned", "missing"])
 def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene, case: str) -> None:
     path = scene.bridge.config.trust.operators
     path.write_bytes(scene.fleet.operators(scene.anna, version=2))
@@ -291,8 +291,9 @@ def test_an_operators_document_that_is_not_believed_changes_nothing(scene: Scene
     if case == "missing":
         path.unlink()
     else:
-        signer = scene.fleet if case == "older" else FleetKit.create()
-        path.write_bytes(signer.operators(mallory, version=1 if case == "older" else 3))
+        signer = FleetKit.create() if case == "unsigned" else scene.fleet
+        version = {"older": 1, "another of the same version": 2, "unsigned": 3}[case]
+        path.write_bytes(signer.operators(mallory, version=version))
     scene.bridge.workshop.loop.reload()
     reply = scene.send(command(mallory, scene.start), "mallory")
     assert reply is not None
@@ -314,6 +315,9 @@ def test_an_operator_who_was_revoked_does_not_come_back_with_an_older_document(s
         assert b"operators replaced" in list(store.audit_entries())[-1].content
     path.write_bytes(older)
     with pytest.raises(UsageError, match="expected operators version 2 or newer, got 1"), open_again(bridge):
+        pass
+    path.write_bytes(fleet.operators(anna, eve, version=2))
+    with pytest.raises(UsageError, match="expected operators version 2 as it was taken first"), open_again(bridge):
         pass
     path.write_bytes(fleet.operators(anna, version=2))
     with open_again(bridge):

@@ -40,7 +40,7 @@ OPERATORS_DATA = doc.sign_model(OPERATORS, FLEET_ID, [ROLES[doc.RoleName.ADMIN]]
 
 def desk() -> OperatorDesk:
     """A bridge's desk that has seen no command yet."""
-    return OperatorDesk(TRUST, OPERATORS_DATA, 0, (), _REPLAYS_MAX)
+    return OperatorDesk(TRUST, OPERATORS_DATA, None, (), _REPLAYS_MAX)
 
 
 @cache

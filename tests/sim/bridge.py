@@ -290,7 +290,7 @@ class SimBridge:
             metrics,
         )
         payloads.allow_all({item.device: payloads_of(item) for item in loaded.state.assignments})
-        desk = OperatorDesk(trust, site.operators_document, loaded.operators_version, loaded.replays, REPLAYS_MAX)
+        desk = OperatorDesk(trust, site.operators_document, loaded.operators_taken, loaded.replays, REPLAYS_MAX)
         performer = Performer(
             store,
             _office(site, trust, loaded, lambda: self.clocks().wall_s),

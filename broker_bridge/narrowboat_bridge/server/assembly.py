@@ -105,8 +105,8 @@ def open_workshop(
         desk = _make_desk(config, trust, loaded)
         office = _make_office(config, trust, loaded, clocks)
         performer = _make_performer(roots, store, loaded, desk, payloads, publisher, office)
-        if desk.operators_version > loaded.operators_version:
-            performer.note_operators(desk.operators_version)
+        if desk.taken != loaded.operators_taken:
+            performer.note_operators(desk.taken)
         parts = Parts(
             campaigns=campaigns,
             intake=_make_intake(config, trust, campaigns, office, metrics),
@@ -284,7 +284,7 @@ def _make_performer(  # it is the one that touches everything
 def _make_desk(config: Config, trust: Trust, loaded: Loaded) -> OperatorDesk:
     path = config.trust.operators
     try:
-        return OperatorDesk(trust, read_file(path), loaded.operators_version, loaded.replays, config.limits.replays_max)
+        return OperatorDesk(trust, read_file(path), loaded.operators_taken, loaded.replays, config.limits.replays_max)
     except PeerError as error:
         raise UsageError(
             Reason.BAD_CONFIG,

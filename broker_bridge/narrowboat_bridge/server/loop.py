@@ -138,15 +138,15 @@ class Loop:
             _log.info("counts: %s", self._parts.metrics.line())
 
     def _read_operators(self) -> None:
-        desk, version_before = self._parts.desk, self._parts.desk.operators_version
+        desk, before = self._parts.desk, self._parts.desk.taken
         try:
             desk.replace_operators(self._parts.read_operators())
         except NarrowboatError as error:
             _log.warning("the operators document stays as it was: %s", error)
             return
-        if desk.operators_version > version_before:
-            self._parts.performer.note_operators(desk.operators_version)
-            facts = {"version": desk.operators_version}
+        if desk.taken != before:
+            self._parts.performer.note_operators(desk.taken)
+            facts = {"version": desk.taken.version}
             self._parts.performer.record("operators replaced", RoleName.ADMIN.value, facts, self._clocks())
 
     def _read_roots(self) -> None:

@@ -51,7 +51,7 @@ from narrowboat_protocol.errors import PeerError, Reason, TrustError
 from narrowboat_protocol.trust import Trust
 
 from ..core.actions import Answer, Refusal
-from .store import Replay
+from .store import OperatorsTaken, Replay
 
 LIFE_S_MAX = 600
 SKEW_S = 120
@@ -101,13 +101,18 @@ class OperatorDesk:
     """Judges commands, and remembers which were seen."""
 
     def __init__(
-        self, trust: Trust, operators: bytes, version_taken: int, replays: tuple[Replay, ...], replays_max: int
+        self,
+        trust: Trust,
+        operators: bytes,
+        taken: OperatorsTaken | None,
+        replays: tuple[Replay, ...],
+        replays_max: int,
     ) -> None:
         """Raises a `PeerError` if the operators document is not signed by the root's admin keys, or is older than the
-        one that was taken before: whoever was revoked since would be back.
+        one that was taken before: whoever was revoked since would be back. Of two of one version the first counts.
         """
         self._trust = trust
-        self._operators = self._open(operators, version_taken)
+        self._operators, self._taken = self._open(operators, taken)
         self._replays_max = replays_max
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._seen = {
@@ -119,18 +124,27 @@ class OperatorDesk:
 
     def replace_operators(self, operators: bytes) -> None:
         """Take a newer operators document. Raises a `PeerError`, and keeps the old one, for what is not believed."""
-        self._operators = self._open(operators, self._operators.version)
+        self._operators, self._taken = self._open(operators, self._taken)
 
     @property
-    def operators_version(self) -> int:
+    def taken(self) -> OperatorsTaken:
         """It must be stored before a command is carried out under it."""
-        return self._operators.version
+        return self._taken
 
-    def _open(self, operators: bytes, version_min: int) -> Operators:
+    def _open(self, operators: bytes, before: OperatorsTaken | None) -> tuple[Operators, OperatorsTaken]:
         document = self._trust.open_by_role(Operators, operators, RoleName.ADMIN)
-        if document.version < version_min:
-            raise TrustError(Reason.STALE, f"expected operators version {version_min} or newer, got {document.version}")
-        return document
+        taken = OperatorsTaken(document.version, sha256(SignedDocument.decode(operators).content).digest())
+        if before is not None and taken.version < before.version:
+            raise TrustError(
+                Reason.STALE, f"expected operators version {before.version} or newer, got {document.version}"
+            )
+        if before is not None and taken.version == before.version and taken.digest != before.digest:
+            raise TrustError(
+                Reason.CONFLICT,
+                f"expected operators version {before.version} as it was taken first, got another;"
+                " sign the next version",
+            )
+        return document, taken
 
     def judge(self, name: str, data: bytes, now_s: int) -> Accepted | Repeated | Refused:
         """Judge what came on the command topic of `name`. Raises a `PeerError` if it is not a command at all."""

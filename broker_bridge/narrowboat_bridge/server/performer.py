@@ -27,7 +27,7 @@ from .operators import OperatorDesk
 from .payloads import PayloadServer, payloads_of
 from .revocation import RevocationList
 from .root_shelf import RootShelf
-from .store import Store
+from .store import OperatorsTaken, Store
 
 AT_MOST_ONCE, AT_LEAST_ONCE = 0, 1
 
@@ -84,9 +84,9 @@ class Performer:
         """Append an entry to the audit log, in this batch."""
         self._store.put_audit_entry(self._chain.append(now.wall_s, what, who, facts))
 
-    def note_operators(self, version: int) -> None:
+    def note_operators(self, taken: OperatorsTaken) -> None:
         """Store, in this batch, which operators document was taken, so that no older one is taken later."""
-        self._store.put_operators_version(version)
+        self._store.put_operators_taken(taken)
 
     def send(self, topic: str, payload: bytes, qos: int) -> None:
         """Send a message after the commit of this batch."""

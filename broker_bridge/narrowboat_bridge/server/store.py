@@ -50,7 +50,7 @@ from .rows import (
 )
 
 _VERSION_KEY, _FLEET_KEY, _EVENTS_KEY = "schema_version", "fleet_id", "event_sequence"
-_OPERATORS_KEY = "operators_version"
+_OPERATORS_KEY = "operators_taken"
 _WRITE_ORDER: tuple[Table, ...] = (
     schema.meta,
     schema.devices,
@@ -80,6 +80,15 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorsTaken:
+    """Which operators document a bridge follows: none of a lower version counts after it, and no other of the same."""
+
+    version: int
+    digest: bytes
+    """SHA-256 of its content."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """Everything that a bridge starts from."""
 
@@ -88,8 +97,7 @@ class Loaded:
     """The newest of each device, as signed."""
     replays: tuple[Replay, ...]
     event_sequence: int
-    operators_version: int
-    """The highest that was taken."""
+    operators_taken: OperatorsTaken | None
     certificates: tuple[IssuedCertificate, ...]
     newest_audit_entry: AuditEntry | None
 
@@ -174,8 +182,8 @@ class Store:
     def put_event_sequence(self, sequence: int) -> None:
         self._put(schema.meta, {"key": _EVENTS_KEY, "value": sequence.to_bytes(8, "big")})
 
-    def put_operators_version(self, version: int) -> None:
-        self._put(schema.meta, {"key": _OPERATORS_KEY, "value": version.to_bytes(8, "big")})
+    def put_operators_taken(self, taken: OperatorsTaken) -> None:
+        self._put(schema.meta, {"key": _OPERATORS_KEY, "value": taken.version.to_bytes(8, "big") + taken.digest})
 
     def put_audit_entry(self, entry: AuditEntry) -> None:
         self._put(schema.audit, {"sequence": entry.sequence, "content": entry.content, "hash": entry.hash})
@@ -227,7 +235,7 @@ class Store:
             assignments=signed,
             replays=tuple(Replay(**row) for row in self._rows(schema.replays)),
             event_sequence=int.from_bytes(self._meta(_EVENTS_KEY) or b"", "big"),
-            operators_version=int.from_bytes(self._meta(_OPERATORS_KEY) or b"", "big"),
+            operators_taken=self._operators_taken(),
             certificates=tuple(IssuedCertificate(**row) for row in self._rows(schema.certificates)),
             newest_audit_entry=self._newest_audit_entry(),
         )
@@ -237,6 +245,10 @@ class Store:
         """All that is read is of one moment, all that is written is there whole or not at all."""
         with _medium(), self._connection.begin():
             yield
+
+    def _operators_taken(self) -> OperatorsTaken | None:
+        found = self._meta(_OPERATORS_KEY)
+        return OperatorsTaken(int.from_bytes(found[:8], "big"), found[8:]) if found else None
 
     def _newest_audit_entry(self) -> AuditEntry | None:
         newest = select(schema.audit).order_by(schema.audit.c.sequence.desc()).limit(1)
