@@ -24,11 +24,22 @@ def summary(counts: dict[str, int], ended: str | None = None) -> CampaignSummary
         ended=ended,
         counts=counts,
         devices=sum(counts.values()),
+        content=bytes(32),
     )
 
 
 def attempt(**changes: object) -> AttemptSummary:
     return AttemptSummary.model_validate({"device": "gw-1", "attempt": 1} | changes)
+
+
+def test_a_campaign_that_waits_is_not_over_and_says_how_it_is_approved() -> None:
+    waiting = summary({"awaiting_approval": 2}).model_copy(update={"approval_ends_at": 1_800_000_000})
+    shown = CampaignView(waiting, (attempt(),))
+    assert not shown.over
+    assert "awaiting_approval until 2027-01-15" in shown.heading()
+    assert f"campaign approve spring {waiting.content.hex()}" in shown.table()[-1]
+    assert shown.approval_changed_since(None)
+    assert not shown.approval_changed_since(shown)
 
 
 def view(*attempts: AttemptSummary) -> CampaignView:

@@ -254,6 +254,20 @@ def test_renewing_an_operator_leaves_its_role_as_it_is(fleet: Made) -> None:
     assert eve.role is OperatorRole.OPERATOR
 
 
+def test_the_policy_of_approvals_outlives_every_other_change_of_the_document(fleet: Made) -> None:
+    policy = ("operator", "policy", "--fleet", fleet.path)
+    assert run(*policy, "--approval-over", "10").status == 0
+    assert run("pki", "issue", "operator", "bob", "--role", "approver", "--fleet", fleet.path).status == 0
+    assert run("operator", "revoke", "bob", "--fleet", fleet.path).status == 0
+    for place in ("root", "bridge"):
+        document = fleet.operators(place)
+        assert (document.version, document.approval_over) == (4, 10)
+    assert "more than 10 devices" in run("operator", "list", "--fleet", fleet.path).out
+    assert run(*policy, "--no-approval").status == 0
+    assert fleet.operators().approval_over is None
+    assert run(*policy, "--approval-over", "-1").status == 2
+
+
 def test_an_operator_is_added_where_the_bridge_is_elsewhere_and_reaches_it_when_it_is_back(fleet: Made) -> None:
     away = fleet.path.with_name("bridge-machine")
     (fleet.path / "bridge").rename(away)
@@ -357,7 +371,7 @@ def test_more_operators_than_the_document_holds_are_a_mistake_of_the_caller(flee
     trust, admins = FleetFolder.open(fleet.path), FleetFolder.open(fleet.path).admin_keys(None)
     (alice,) = fleet.operators().operators
     many = [alice.model_copy(update={"name": f"operator-{number}"}) for number in range(256)]
-    save_operators(trust, 2, many, admins)
+    save_operators(trust, 2, many, admins, approval_over=None)
     outcome = run("pki", "issue", "operator", "one-more", "--fleet", fleet.path)
     assert outcome.status == 2
     assert "operators: " in outcome.error_line

@@ -60,7 +60,7 @@ class Registry:
         self.core.handle(Restored(), Now(0.0, self.now_s))
 
     def order(self, request: Request, scope: Scope | None = None) -> Document | Refusal:
-        event = CommandAccepted("anna", scope, next(self.numbers).to_bytes(16, "big"), request)
+        event = CommandAccepted("anna", bytes(32), scope, next(self.numbers).to_bytes(16, "big"), request)
         actions = self._handle(event)
         return next(action.outcome for action in actions if isinstance(action, Answer))
 

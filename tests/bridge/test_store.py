@@ -54,7 +54,9 @@ def a_device(name: str = "gw-1") -> Device:
     return heard(device, (1, 2), digest(3), NOW + 1)
 
 
-CAMPAIGN = Campaign("c1", 1, digest(1), ("gw-1", "gw-2"), ((0, 3600), (7200, 86_400)), 10_000, NOW, "anna")
+CAMPAIGN = Campaign(
+    "c1", 1, digest(1), ("gw-1", "gw-2"), ((0, 3600), (7200, 86_400)), 10_000, NOW, "anna", digest(7), digest(8)
+)
 ATTEMPT = Attempt(
     "c1", "gw-1", (1, 2), "a", digest(9), accepted=True, withdrawn=True, overtaken=True, state=State.FAILED,
     pair=(1, 5),
@@ -66,15 +68,16 @@ ATTEMPT = Attempt(
 def test_every_record_comes_back_as_it_was(store: Store, path: Path) -> None:
     device = a_device()
     open_ended = replace(CAMPAIGN, name="c2", serial=2, devices=None, byte_budget=None, ended=Ending.ABORTED)
+    approved = replace(CAMPAIGN, name="c3", serial=3, approval_ends_at=NOW + 9, approved_by="eve")
     untouched = Attempt("c2", "gw-1")
     store.put_device(device)
     store.put_release(release(1))
-    for campaign in (CAMPAIGN, open_ended):
+    for campaign in (CAMPAIGN, open_ended, approved):
         store.put_campaign(campaign)
     for attempt in (ATTEMPT, untouched):
         store.put_attempt(attempt)
     store.commit(NOW)
-    assert state_in(path) == Restored((device,), (release(1),), (CAMPAIGN, open_ended), (ATTEMPT, untouched))
+    assert state_in(path) == Restored((device,), (release(1),), (CAMPAIGN, open_ended, approved), (ATTEMPT, untouched))
 
 
 def test_the_last_of_two_rows_of_one_key_counts(store: Store, path: Path) -> None:

@@ -161,8 +161,18 @@ class World:
         report = Report.model_validate(fields | changes)
         return self.feed(ReportArrived(report, report.encode(), self.challenge()))
 
-    def command(self, request: Request, operator: str = "anna", scope: Scope | None = None) -> list[Action]:
-        return self.feed(CommandAccepted(operator, scope, self.request_id(), request))
+    def command(
+        self,
+        request: Request,
+        operator: str = "anna",
+        scope: Scope | None = None,
+        *,
+        kid: bytes | None = None,
+        approval_over: int | None = None,
+    ) -> list[Action]:
+        """A command by an operator with a key of its own, unless `kid` says which."""
+        signer = kid or key_of(operator).kid
+        return self.feed(CommandAccepted(operator, signer, scope, self.request_id(), request, approval_over))
 
     def start(self, name: str = "c1", about: int = 1, devices: Sequence[str] | None = ("gw-1",)) -> list[Action]:
         """Start a campaign and let everything that it makes due happen."""

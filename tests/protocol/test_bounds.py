@@ -135,6 +135,9 @@ def largest() -> Iterator[Document]:
         started_by=name,
         counts={**{state.value: 1 for state in State}, "waiting": 1, "withdrawn": 1},
         devices=top,
+        content=bytes(32),
+        approval_ends_at=top,
+        approved_by=name,
     )
     windows = ((0, 86_400),) * 8
     reference = PayloadReference(
@@ -230,4 +233,4 @@ def fleet() -> FleetKit:
 
 def test_what_is_too_long_is_refused_by_what_was_expected() -> None:
     with pytest.raises(DocumentError, match="expected at most 1000 items, got more"):
-        CampaignStart.from_cbor({1: "spring", 2: bytes(32), 3: ["gw"] * 1001, 4: []})
+        CampaignStart.from_cbor({1: "spring", 2: bytes(32), 3: ["gw"] * 1001, 4: [], 6: False})

@@ -125,6 +125,10 @@ SUMMARY = doc.CampaignSummary(
     started_by="ada",
     counts={"failed": 1, "downloading": 1},
     devices=2,
+    content=seeded("campaign"),
+)
+WAITING_SUMMARY = SUMMARY.model_copy(
+    update={"counts": {"awaiting_approval": 2}, "approval_ends_at": NOW + 7 * DAY},
 )
 
 REPLY = doc.Reply(request_id=seeded("request", 16), result=SUMMARY.to_cbor())
@@ -232,6 +236,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
                     ),
                 ),
             ),
+            approval_over=10,
         ),
         ROLES[doc.RoleName.ADMIN],
     ),
@@ -253,6 +258,7 @@ PLAIN: list[tuple[str, Document]] = [
     ("campaign start", doc.CampaignStart(campaign="spring", release=seeded("release"), reboot_windows=((0, 60),))),
     ("campaign show", doc.CampaignShow(campaign="spring")),
     ("campaign list", doc.CampaignList()),
+    ("campaign approve", doc.CampaignApprove(campaign="spring", content=seeded("campaign"))),
     ("campaign abort", doc.CampaignAbort(campaign="spring")),
     ("upload begin", doc.UploadBegin(digest=seeded("file"), size=5_000_400)),
     ("upload finish", doc.UploadFinish(digest=seeded("file"))),
@@ -275,6 +281,8 @@ PLAIN: list[tuple[str, Document]] = [
     ),
     ("campaign summary", SUMMARY),
     ("campaign summary with a warning", SUMMARY.model_copy(update={"warning": "1 device cannot decode zstd: gw-2"})),
+    ("campaign summary that waits for approval", WAITING_SUMMARY),
+    ("campaign summary of one that was approved", SUMMARY.model_copy(update={"approved_by": "grace"})),
     ("campaign page", doc.CampaignPage(campaigns=(SUMMARY,))),
     ("campaign detail", doc.CampaignDetail(summary=SUMMARY, attempts=(ATTEMPT,), more=False)),
     (

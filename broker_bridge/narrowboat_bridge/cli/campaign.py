@@ -17,6 +17,7 @@ from pathlib import Path
 
 from narrowboat_protocol.documents import (
     CampaignAbort,
+    CampaignApprove,
     CampaignDetail,
     CampaignList,
     CampaignPage,
@@ -27,7 +28,8 @@ from narrowboat_protocol.documents import (
 from narrowboat_protocol.errors import Reason, UsageError
 
 from .arguments import Subparsers, add_command, add_group, name, parse_digest, positive, size
-from .campaign_view import CampaignView, attempt_line, exit_code_of_ended
+from .arguments import digest as parsed_digest
+from .campaign_view import CampaignView, approval_advice, attempt_line, exit_code_of_ended
 from .client import OperatorClient, connect
 from .exits import ExitCode, NoAnswerError
 from .operator_toml import add_operator_arguments
@@ -57,6 +59,16 @@ def add_parser(subparsers: Subparsers) -> None:
         if word == "watch":
             _add_deadline(command)
         add_operator_arguments(command)
+    approve = add_command(
+        commands,
+        "approve",
+        _approve,
+        "let a campaign begin that another operator started",
+        "Only what is named begins: look at it first, and give the digest that `campaign show` prints.",
+    )
+    approve.add_argument("campaign", metavar="CAMPAIGN", type=name, help="its name")
+    approve.add_argument("content", metavar="DIGEST", type=parsed_digest, help="the digest of its content")
+    add_operator_arguments(approve)
     add_operator_arguments(add_command(commands, "list", _list, "list campaigns, newest first"))
 
 
@@ -86,6 +98,11 @@ def _add_start(commands: Subparsers) -> None:
     start.add_argument(
         "--byte-budget", metavar="BYTES", type=size, help="the most that each device may receive for it, such as 50M"
     )
+    start.add_argument(
+        "--approval",
+        action="store_true",
+        help="wait until another operator approves it (default: only if the fleet's policy says so)",
+    )
     start.add_argument("--wait", action="store_true", help=f"watch it to its end. {_STATUS}")
     _add_deadline(start)
     add_operator_arguments(start)
@@ -110,10 +127,13 @@ def _start(arguments: argparse.Namespace) -> int:
                 devices=tuple(arguments.device) if arguments.device else None,
                 reboot_windows=tuple(arguments.reboot_window),
                 byte_budget=arguments.byte_budget,
+                approval=arguments.approval,
             )
         summary = client.call(request, CampaignSummary)
         if summary.warning is not None:
             print(f"warning: {printable(summary.warning)}", file=sys.stderr)
+        if summary.approval_ends_at is not None:
+            print(f"campaign {summary.name} waits: {approval_advice(summary)}", file=sys.stderr)
         if arguments.wait:
             status = _follow(client, summary.name, arguments)
         else:
@@ -160,6 +180,14 @@ def _abort(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _approve(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as client:
+        request = CampaignApprove(campaign=arguments.campaign, content=arguments.content)
+        summary = client.call(request, CampaignSummary)
+    _print_summary(summary, as_json_value=arguments.json)
+    return ExitCode.OK
+
+
 def _print_summary(summary: CampaignSummary, *, as_json_value: bool) -> None:
     values = as_json(summary)
     if not as_json_value:
@@ -168,6 +196,7 @@ def _print_summary(summary: CampaignSummary, *, as_json_value: bool) -> None:
             "release": summary.release.hex(),
             "version": summary.version,
             "standing": standing(summary),
+            "content": summary.content.hex(),
         }
     print_result(values, as_json=as_json_value)
 
@@ -230,6 +259,8 @@ class _PlainLines:
         self._last: CampaignView | None = None
 
     def show(self, view: CampaignView) -> None:
+        if view.approval_changed_since(self._last):
+            print(printable(view.heading()), flush=True)
         for attempt in view.changed_since(self._last):
             print(printable(attempt_line(attempt)), flush=True)
         self._last = view
@@ -239,12 +270,14 @@ class _PlainLines:
 
 
 class _JsonLines:
-    """One attempt a line, as it changes, and the summary at the end."""
+    """One attempt a line, as it changes, and the summary when it waits, begins and ends."""
 
     def __init__(self) -> None:
         self._last: CampaignView | None = None
 
     def show(self, view: CampaignView) -> None:
+        if view.approval_changed_since(self._last):
+            print_json_line(as_json(view.summary))
         for attempt in view.changed_since(self._last):
             print_json_line(as_json(attempt))
         self._last = view

@@ -14,13 +14,13 @@ from narrowboat_protocol.documents import AttemptSummary, CampaignSummary
 from narrowboat_protocol.states import State
 
 from .exits import ExitCode
-from .output import bar, human_bytes, percent, table_lines
-from .results import WAITING, attempt_reason, attempt_state, counts_text, wire_text
+from .output import bar, human_bytes, iso_time, percent, table_lines
+from .results import AWAITING_APPROVAL, WAITING, attempt_reason, attempt_state, counts_text, wire_text
 
 _BAR_CELLS = 20
 _STEPS = 10
 """A device's progress is worth a line of a log so many times."""
-_UNDER_WAY = frozenset({WAITING, *(state.value for state in State if not state.terminal)})
+_UNDER_WAY = frozenset({AWAITING_APPROVAL, WAITING, *(state.value for state in State if not state.terminal)})
 _HEADINGS = ("DEVICE", "STATE", "PROGRESS", "", "WIRE", "REASON")
 
 
@@ -48,14 +48,27 @@ class CampaignView:
         before = {attempt.device: _gist(attempt) for attempt in earlier.attempts} if earlier else {}
         return [attempt for attempt in self.attempts if before.get(attempt.device) != _gist(attempt)]
 
+    def approval_changed_since(self, earlier: CampaignView | None) -> bool:
+        """It waits for an approval, or did, and there is something new to say of that."""
+        before = earlier.summary.approval_ends_at if earlier else None
+        return self.summary.approval_ends_at != before
+
     def table(self) -> list[str]:
         warning = [f"warning: {self.summary.warning}"] if self.summary.warning is not None else []
-        return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts)), *warning]
+        advice = [approval_advice(self.summary)] if self.summary.approval_ends_at is not None else []
+        return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts)), *warning, *advice]
 
     def heading(self) -> str:
         """Where it stands as a whole, in a line."""
-        word = self.summary.ended or ("all through, open for more devices" if self.over else "running")
+        ends_at = self.summary.approval_ends_at
+        running = "running" if ends_at is None else f"{AWAITING_APPROVAL} until {iso_time(ends_at)}"
+        word = self.summary.ended or ("all through, open for more devices" if self.over else running)
         return f"campaign {self.summary.name} ({self.summary.version}), {word}: {counts_text(self.summary)}"
+
+
+def approval_advice(summary: CampaignSummary) -> str:
+    """What another person types who agrees to it."""
+    return f"to approve it as it is, another operator runs: campaign approve {summary.name} {summary.content.hex()}"
 
 
 def exit_code_of_ended(summary: CampaignSummary) -> ExitCode:

@@ -264,7 +264,7 @@ def _fill(path: Path, plan: Plan, now_s: int) -> None:
     _fill_bridge(fleet, authorities, now_s)
     _, operator_key = make_operator(fleet, authorities[Listener.STAFF], plan.operator, now_s)
     first = Operator(name=plan.operator, cose_key=operator_key.to_cbor(), role=OperatorRole.ADMIN)
-    save_operators(fleet, 1, [first], keys[RoleName.ADMIN])
+    save_operators(fleet, 1, [first], keys[RoleName.ADMIN], approval_over=None)
 
 
 def _create_keys(path: Path, plan: Plan) -> dict[RoleName, list[PrivateKey]]:

@@ -25,6 +25,7 @@ from .scopes import scope_words
 
 _HEADINGS = ("OPERATOR", "ROLE", "SCOPE", "KEY")
 _KID_DIGITS = 16
+_COUNT_DIGITS_MAX = 9
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,7 +34,23 @@ def add_parser(subparsers: Subparsers) -> None:
     revoke = add_command(commands, "revoke", _revoke, "let an operator command no more")
     revoke.add_argument("name", metavar="NAME", type=name, help="the operator")
     add_passphrase_arguments(revoke, "the fleet's admin keys")
-    for parser in (listed, revoke):
+    policy = add_command(
+        commands,
+        "policy",
+        _policy,
+        "say which campaigns wait for a second person",
+        "A campaign that waits begins when an approver or admin, who did not start it, approves it.",
+    )
+    limit = policy.add_mutually_exclusive_group(required=True)
+    limit.add_argument(
+        "--approval-over",
+        metavar="N",
+        type=_count,
+        help="campaigns for more than N devices wait, and those for all devices of their hardware",
+    )
+    limit.add_argument("--no-approval", action="store_true", help="only campaigns that ask for it wait")
+    add_passphrase_arguments(policy, "the fleet's admin keys")
+    for parser in (listed, revoke, policy):
         parser.add_argument(
             "--fleet", metavar="FOLDER", type=Path, default=Path(), help="the fleet folder (default: the current one)"
         )
@@ -51,13 +68,15 @@ def _list(arguments: argparse.Namespace) -> int:
             }
             for each in document.operators
         ]
-        print_json({"version": document.version, "operators": operators})
+        print_json({"version": document.version, "approval_over": document.approval_over, "operators": operators})
         return ExitCode.OK
     rows = [
         [each.name, each.role.value, " ".join(scope_words(each.scope)), each.public_key.kid.hex()[:_KID_DIGITS]]
         for each in document.operators
     ]
     print("\n".join(table_lines(_HEADINGS, rows)))
+    if document.approval_over is not None:
+        print(f"campaigns for more than {document.approval_over} devices wait for a second person")
     return ExitCode.OK
 
 
@@ -72,11 +91,28 @@ def _revoke(arguments: argparse.Namespace) -> int:
         )
     if not others:
         raise UsageError(Reason.BAD_USE, f"{arguments.name} is the only operator; issue another one first")
-    here = save_operators(fleet, known.version + 1, others, admins)
+    here = save_operators(fleet, known.version + 1, others, admins, approval_over=known.approval_over)
     result = {"revoked": arguments.name, "version": known.version + 1}
     note = NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file)
     print_result(result if arguments.json else {**result, "next": note}, as_json=arguments.json)
     return ExitCode.OK
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    fleet = FleetFolder.open(arguments.fleet)
+    admins = fleet.admin_keys(passphrase_of(arguments))
+    known = _document(fleet)
+    here = save_operators(fleet, known.version + 1, known.operators, admins, approval_over=arguments.approval_over)
+    result = {"approval_over": arguments.approval_over, "version": known.version + 1}
+    note = NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file)
+    print_result(result if arguments.json else {**result, "next": note}, as_json=arguments.json)
+    return ExitCode.OK
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > _COUNT_DIGITS_MAX:
+        raise argparse.ArgumentTypeError(f"expected a number of devices, 0 or more, got {text!r:.80}")
+    return int(text)
 
 
 def _document(fleet: FleetFolder) -> Operators:

@@ -101,7 +101,7 @@ def _issue_operator(arguments: argparse.Namespace) -> int:
         give_to_bridge(fleet, signed)
         return _tell(arguments, folder, note=f"renewed; the operators document has this {role} already")
     others = [operator for operator in known.operators if operator.name != entry.name]
-    here = save_operators(fleet, known.version + 1, [*others, entry], admins)
+    here = save_operators(fleet, known.version + 1, [*others, entry], admins, approval_over=known.approval_over)
     return _tell(arguments, folder, NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file))
 
 
@@ -122,13 +122,22 @@ def _issue_birth(arguments: argparse.Namespace) -> int:
 
 
 def save_operators(
-    fleet: FleetFolder, version: int, operators: Iterable[Operator], admins: Iterable[PrivateKey]
+    fleet: FleetFolder,
+    version: int,
+    operators: Iterable[Operator],
+    admins: Iterable[PrivateKey],
+    *,
+    approval_over: int | None,
 ) -> bool:
     """Sign the operators document and put it where it is kept and where the bridge reads it; False if the bridge's
     folder is elsewhere.
     """
     with as_typed():
-        document = Operators(version=version, operators=tuple(sorted(operators, key=lambda operator: operator.name)))
+        document = Operators(
+            version=version,
+            operators=tuple(sorted(operators, key=lambda operator: operator.name)),
+            approval_over=approval_over,
+        )
     trust = fleet.trust()
     signed = sign_model(document, trust.fleet_id, admins)
     trust.open_by_role(Operators, signed, RoleName.ADMIN)

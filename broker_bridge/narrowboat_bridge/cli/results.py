@@ -16,6 +16,8 @@ from .output import JsonValue, human_bytes, iso_time
 
 DEVICE_HEADINGS = ("DEVICE", "LAST SEEN", "SLOT", "VERSION", "CAMPAIGN", "STATE")
 CAMPAIGN_HEADINGS = ("CAMPAIGN", "VERSION", "STARTED", "BY", "DEVICES", "STANDING")
+AWAITING_APPROVAL = "awaiting_approval"
+"""What the bridge counts a device as whose campaign waits for a second person."""
 WAITING = "waiting"
 """What the bridge counts an attempt as before the device has reported on it."""
 
@@ -47,8 +49,9 @@ def campaign_row(campaign: CampaignSummary) -> list[str]:
 
 
 def standing(campaign: CampaignSummary) -> str:
-    """`running: 2 downloading, 1 succeeded`."""
-    return f"{campaign.ended or 'running'}: {counts_text(campaign)}"
+    """`running: 2 downloading, 1 succeeded`, or `awaiting_approval: 3 awaiting_approval`."""
+    running = "running" if campaign.approval_ends_at is None else AWAITING_APPROVAL
+    return f"{campaign.ended or running}: {counts_text(campaign)}"
 
 
 def counts_text(campaign: CampaignSummary) -> str:

@@ -5,6 +5,7 @@ and time.
     request          `admission`     who becomes a device, and under which key
     command          `operations`    start, abort, show (`views`), add a release
                      `registrar`     claims, keys and names
+                     `approvals`     let begin what waits for a second person
     time             `schedule`      look again at devices that did not answer, and at those of a new campaign
 
 Each decision reads the `ledger` and goes through `changes`, which makes it an action. A campaign for a list
@@ -66,7 +67,8 @@ class Campaigns:
     @property
     def deadline(self) -> float | None:
         """The monotonic time at which `TimeReached` is wanted, if any."""
-        return self._changes.schedule.next_due_s
+        due_s = (self._changes.schedule.next_due_s, self._changes.approvals.next_due_s)
+        return min((each for each in due_s if each is not None), default=None)
 
     @property
     def device_count(self) -> int:
@@ -111,6 +113,7 @@ class Campaigns:
             case RootAdded(version):
                 self._devices.root_version = version
             case TimeReached():
+                self._operations.expire(now, turn)
                 for name in self._changes.schedule.take(now.monotonic_s):
                     self._devices.look_at(name, now, turn)
             case _:
@@ -124,6 +127,7 @@ class Campaigns:
         no earlier run has issued any, and a device that had not ended its attempt is asked how far it is.
         """
         self._ledger.restore(event)
+        self._operations.watch_approvals(now)
         if event.devices:
             self._ledger.counter_floor = now.wall_s
         waiting = [name for name in self._ledger.devices if self._may_wait(name)]

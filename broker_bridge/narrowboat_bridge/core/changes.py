@@ -33,6 +33,8 @@ class Changes:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.schedule = Schedule()
+        self.approvals = Schedule()
+        """Campaigns that wait, by the time at which they expire."""
         self._steps_recorded: Counter[tuple[str, str]] = Counter()
 
     def put_device(self, device: Device, turn: Turn) -> None:
@@ -92,6 +94,7 @@ class Changes:
 
     def end_campaign(self, campaign: Campaign, ending: Ending, turn: Turn) -> Campaign:
         ended = replace(campaign, ended=ending)
+        self.approvals.drop(campaign.name)
         self.ledger.campaigns[campaign.name] = ended
         turn.write(StoreCampaign(ended), Record("campaign ended", campaign.name, {"ending": ending.value}))
         turn.say(Emit(EventKind.CAMPAIGN_ENDED, campaign=campaign.name, release=campaign.release, detail=ending.value))

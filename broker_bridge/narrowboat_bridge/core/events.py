@@ -79,10 +79,14 @@ class CommandAccepted:
     """An operator whose role allows it asks for something. `request_id` names the question in the answer."""
 
     operator: str
+    kid: bytes
+    """Of the key that signed it: one person may have two names."""
     scope: Scope | None
     """Other devices do not exist for this operator. None: all do."""
     request_id: bytes
     request: Request
+    approval_over: int | None = None
+    """A campaign for more devices than this needs another operator's approval."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ class Ledger:
         self._by_device.setdefault(attempt.device, {})[attempt.campaign] = attempt
         self._by_campaign.setdefault(attempt.campaign, {})[attempt.device] = attempt
 
+    def put_newest_campaign(self, campaign: Campaign) -> None:
+        """Add a campaign, or replace it by one with a higher serial than all."""
+        self.campaigns.pop(campaign.name, None)
+        self.campaigns[campaign.name] = campaign
+
     def forget_campaign(self, name: str) -> None:
         del self.campaigns[name]
         for device in self._by_campaign.pop(name, {}):
@@ -125,6 +130,7 @@ class Ledger:
         for campaign in reversed(self.campaigns.values()):
             if campaign.serial <= beyond:
                 return None
-            if campaign.ended is None and campaign.devices is None and self.releases[campaign.release].is_for(device):
+            is_open = campaign.ended is None and not campaign.waits and campaign.devices is None
+            if is_open and self.releases[campaign.release].is_for(device):
                 return campaign
         return None

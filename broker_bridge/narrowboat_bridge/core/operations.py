@@ -8,10 +8,12 @@ release that is there is there. A request that cannot be carried out is refused 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from narrowboat_protocol.documents import (
     CampaignAbort,
+    CampaignApprove,
     CampaignList,
     CampaignShow,
     CampaignStart,
@@ -24,6 +26,7 @@ from narrowboat_protocol.model import Document
 
 from . import views
 from .actions import Emit, Record, Refusal, StoreCampaign, StoreRelease, Turn
+from .approvals import APPROVAL_LIFE_S, Approvals, needs_approval
 from .changes import Changes
 from .events import CommandAccepted, Now, ReleaseAdded
 from .outlook import before_start
@@ -37,6 +40,7 @@ class Operations:
     def __init__(self, changes: Changes, *, releases_max: int, campaigns_max: int) -> None:
         self._changes = changes
         self._ledger = changes.ledger
+        self._approvals = Approvals(changes)
         self._releases_max = releases_max
         self._campaigns_max = campaigns_max
 
@@ -57,7 +61,13 @@ class Operations:
                     return _unknown_campaign(name)
                 return views.campaign_detail(sight, campaign, request.after, request.limit)
             case CampaignStart():
-                return self._start(request, sight, now, turn)
+                return self._start(request, command, sight, now, turn)
+            case CampaignApprove(campaign=name):
+                campaign = sight.campaign(name)
+                if campaign is None:
+                    return _unknown_campaign(name)
+                done = self._approvals.approve(request, campaign, command, now, turn)
+                return done if isinstance(done, Refusal) else views.campaign_summary(sight, done)
             case CampaignAbort(campaign=name):
                 return self._abort(name, sight, now, turn)
             case _:
@@ -78,7 +88,17 @@ class Operations:
             )
         return views.taken_in(release)
 
-    def _start(self, request: CampaignStart, sight: Sight, now: Now, turn: Turn) -> Document | Refusal:
+    def watch_approvals(self, now: Now) -> None:
+        """Make what waits for an approval due; to be called once, after a restart."""
+        self._approvals.watch(now)
+
+    def expire(self, now: Now, turn: Turn) -> None:
+        """End the campaigns that nobody approved in time."""
+        self._approvals.expire(now, turn)
+
+    def _start(
+        self, request: CampaignStart, command: CommandAccepted, sight: Sight, now: Now, turn: Turn
+    ) -> Document | Refusal:
         release = self._ledger.releases.get(request.release)
         if release is None:
             return Refusal(Reason.UNKNOWN_RELEASE, "expected a release that was pushed to this bridge; push it first")
@@ -91,7 +111,11 @@ class Operations:
             byte_budget=request.byte_budget,
             started_at=now.wall_s,
             started_by=sight.operator,
+            starter_kid=command.kid,
+            content=_content_of(request),
         )
+        if request.approval or needs_approval(wanted, command.approval_over):
+            wanted = replace(wanted, approval_ends_at=now.wall_s + APPROVAL_LIFE_S)
         if wanted.devices is None and sight.scope is not None:
             return Refusal(Reason.NOT_PERMITTED, "your scope is not the whole fleet; name the devices")
         known = self._ledger.campaigns.get(request.campaign)
@@ -108,16 +132,14 @@ class Operations:
         turn.say(
             Emit(EventKind.CAMPAIGN_STARTED, campaign=wanted.name, release=wanted.release, operator=sight.operator)
         )
-        for device in self._ledger.devices_for(wanted):
+        self._approvals.schedule(wanted, now)
+        for device in () if wanted.waits else self._ledger.devices_for(wanted):
             self._changes.give(device, wanted, now, turn)
         return views.campaign_summary(sight, wanted, before_start(sight, wanted))
 
     def _repeated(self, known: Campaign, wanted: Campaign, sight: Sight) -> Document | Refusal:
         """A start under a name that is taken: the same start again is answered, another one is refused."""
-        as_wanted = replace(
-            known, serial=wanted.serial, started_at=wanted.started_at, started_by=wanted.started_by, ended=None
-        )
-        if as_wanted != wanted or not sight.may_steer(known):
+        if known.content != wanted.content or not sight.may_steer(known):
             return Refusal(Reason.CONFLICT, f"a campaign {known.name} with other content exists; choose another name")
         return views.campaign_summary(sight, known, before_start(sight, known))
 
@@ -171,6 +193,12 @@ class Operations:
                     self._changes.put_attempt(replace(attempt, withdrawn=True), turn)
                     self._changes.schedule.at(attempt.device, now.monotonic_s)
         return views.campaign_summary(sight, campaign)
+
+
+def _content_of(request: CampaignStart) -> bytes:
+    """The digest of what is asked for, in whatever order the devices were named."""
+    devices = None if request.devices is None else tuple(sorted(set(request.devices)))
+    return hashlib.sha256(request.model_copy(update={"devices": devices}).encode()).digest()
 
 
 def _unknown_device(name: str) -> Refusal:

@@ -147,6 +147,8 @@ class Ending(StrEnum):
 
     COMPLETED = "completed"
     ABORTED = "aborted"
+    EXPIRED = "expired"
+    """Nobody approved it in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class Campaign:
 
     name: str
     serial: int
-    """Counts campaigns: of two that want one device, the higher serial has it."""
+    """Counts campaigns: of two that want one device, the higher serial has it. An approval gives it a new one."""
     release: bytes
     devices: tuple[str, ...] | None
     """None: every device that the release is made for, those that come later too. Such a campaign runs until it is
@@ -165,7 +167,19 @@ class Campaign:
     byte_budget: int | None
     started_at: int
     started_by: str
+    starter_kid: bytes
+    """The key of who started it."""
+    content: bytes
+    """The digest of what was asked for."""
+    approval_ends_at: int | None = None
+    """Another operator must approve it before. None: it needs no approval."""
+    approved_by: str | None = None
     ended: Ending | None = None
+
+    @property
+    def waits(self) -> bool:
+        """It awaits an approval: no device is its own yet."""
+        return self.approval_ends_at is not None and self.approved_by is None and self.ended is None
 
 
 @dataclass(frozen=True, slots=True)

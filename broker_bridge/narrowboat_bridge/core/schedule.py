@@ -1,4 +1,4 @@
-"""When each device is looked at again.
+"""When each device is looked at again, and each campaign that waits for an approval.
 
 The broker drops messages in silence when a device's queue is full, a link may break while one is on its way, and the
 bridge may die between the commit of an assignment and its delivery, so an assignment that was not answered is delivered
@@ -19,7 +19,7 @@ _OUTDATED_MAX = 1000
 
 
 class Schedule:
-    """Devices by the time at which they are due. A heap whose outdated entries are skipped when they surface."""
+    """Names by the time at which they are due. A heap whose outdated entries are skipped when they surface."""
 
     def __init__(self) -> None:
         self._due_s: dict[str, float] = {}

@@ -43,6 +43,9 @@ class Sight:
         return [device for device in self.ledger.devices_for(campaign) if self.sees(device)]
 
     def attempts_in(self, campaign: Campaign) -> list[Attempt]:
+        """Its attempts; of a campaign that waits, those that there would be if it were approved now."""
+        if campaign.waits:
+            return [Attempt(campaign.name, device.name) for device in self.devices_for(campaign)]
         attempts = self.ledger.attempts_in(campaign.name)
         return [attempt for attempt in attempts if self.device(attempt.device) is not None]
 
@@ -62,4 +65,4 @@ class Sight:
     def _sees_campaign(self, campaign: Campaign) -> bool:
         if self.scope is None or campaign.started_by == self.operator:
             return True
-        return any(self.device(attempt.device) for attempt in self.ledger.attempts_in(campaign.name))
+        return any(self.device(name) for name in campaign.devices or ()) or bool(self.attempts_in(campaign))

@@ -40,6 +40,8 @@ _ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
 
 WAITING = "waiting"
 """Counts an attempt that the device has not reported on."""
+AWAITING_APPROVAL = "awaiting_approval"
+"""Counts a device of a campaign that waits."""
 WITHDRAWN = "withdrawn"
 """Counts an attempt that gave way to another before it had an end."""
 
@@ -65,6 +67,7 @@ def attempt_summary(attempt: Attempt) -> AttemptSummary:
 
 def campaign_summary(sight: Sight, campaign: Campaign, warning: str | None = None) -> CampaignSummary:
     attempts = sight.attempts_in(campaign)
+    words = Counter(AWAITING_APPROVAL if campaign.waits else standing_word(attempt) for attempt in attempts)
     return CampaignSummary(
         name=campaign.name,
         release=campaign.release,
@@ -72,9 +75,12 @@ def campaign_summary(sight: Sight, campaign: Campaign, warning: str | None = Non
         started_at=campaign.started_at,
         started_by=campaign.started_by,
         ended=campaign.ended,
-        counts=dict(sorted(Counter(map(standing_word, attempts)).items())),
+        counts=dict(sorted(words.items())),
         devices=len(attempts),
         warning=warning,
+        content=campaign.content,
+        approval_ends_at=campaign.approval_ends_at if campaign.waits else None,
+        approved_by=campaign.approved_by,
     )
 
 

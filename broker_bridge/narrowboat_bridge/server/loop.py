@@ -223,7 +223,16 @@ class Loop:
             event = Emit(EventKind.COMMAND, operator=accepted.operator, detail=accepted.verb.value)
             self._parts.performer.perform([event], now)
         if not isinstance(request, (UploadBegin, UploadFinish)):
-            self._feed(CommandAccepted(accepted.operator, accepted.scope, accepted.request_id, request))
+            self._feed(
+                CommandAccepted(
+                    accepted.operator,
+                    accepted.kid,
+                    accepted.scope,
+                    accepted.request_id,
+                    request,
+                    accepted.approval_over,
+                )
+            )
             return
         known = self._parts.campaigns.release_of_file(request.digest)
         if known is not None and self._parts.uploads.has(known.payload):

@@ -26,6 +26,7 @@ from narrowboat_protocol.documents import (
     LOOKS,
     ROLES,
     CampaignAbort,
+    CampaignApprove,
     CampaignShow,
     CampaignStart,
     ClaimCreate,
@@ -63,10 +64,13 @@ class Accepted:
     """A request that shall be carried out."""
 
     operator: str
+    kid: bytes
     scope: Scope | None
     request_id: bytes
     verb: Verb
     request: Request
+    approval_over: int | None
+    """The policy of the operators document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,15 @@ class OperatorDesk:
         if len(self._seen) >= self._replays_max:
             raise TrustError(Reason.BUSY, f"expected at most {self._replays_max} commands in their time; wait a little")
         self._seen[key] = _Seen(digest, command.expires_at + SKEW_S, command.verb not in LOOKS, reply=None)
-        return Accepted(name, operator.scope, command.request_id, command.verb, request)
+        return Accepted(
+            name,
+            operator.public_key.kid,
+            operator.scope,
+            command.request_id,
+            command.verb,
+            request,
+            self._operators.approval_over,
+        )
 
     def _is_new_refusal(self, digest: bytes) -> bool:
         if digest in self._refused:
@@ -228,7 +240,7 @@ class OperatorDesk:
 def subject_of(request: Request) -> str:
     """What a request is about, for the audit log."""
     match request:
-        case CampaignStart() | CampaignShow() | CampaignAbort():
+        case CampaignStart() | CampaignShow() | CampaignAbort() | CampaignApprove():
             return request.campaign
         case DeviceShow():
             return request.device

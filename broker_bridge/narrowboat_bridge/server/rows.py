@@ -133,6 +133,10 @@ def campaign_row(campaign: Campaign) -> Row:
         "byte_budget": campaign.byte_budget,
         "started_at": campaign.started_at,
         "started_by": campaign.started_by,
+        "starter_kid": campaign.starter_kid,
+        "content": campaign.content,
+        "approval_ends_at": campaign.approval_ends_at,
+        "approved_by": campaign.approved_by,
         "ended": campaign.ended,
     }
 
@@ -147,6 +151,10 @@ def campaign_from(row: Row) -> Campaign:
         byte_budget=row["byte_budget"],
         started_at=row["started_at"],
         started_by=row["started_by"],
+        starter_kid=row["starter_kid"],
+        content=row["content"],
+        approval_ends_at=row["approval_ends_at"],
+        approved_by=row["approved_by"],
         ended=None if row["ended"] is None else Ending(row["ended"]),
     )
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -90,6 +90,10 @@ campaigns = Table(
     Column("byte_budget", Integer),
     Column("started_at", Integer, nullable=False),
     Column("started_by", String, nullable=False),
+    Column("starter_kid", LargeBinary, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("approval_ends_at", Integer),
+    Column("approved_by", String),
     Column("ended", String),
 )
 

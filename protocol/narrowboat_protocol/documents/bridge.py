@@ -49,6 +49,7 @@ class EventKind(StrEnum):
     DEVICE_SEEN = "device_seen"
     REPORT = "report"
     CAMPAIGN_STARTED = "campaign_started"
+    CAMPAIGN_APPROVED = "campaign_approved"
     CAMPAIGN_ENDED = "campaign_ended"
     RELEASE_ADDED = "release_added"
     COMMAND = "command"

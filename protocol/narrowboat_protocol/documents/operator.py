@@ -81,6 +81,8 @@ class Operators(SignedModel):
 
     version: Counter = key(1)
     operators: Annotated[tuple[Operator, ...], AS_TUPLE] = key(2, min_length=1, max_length=256)
+    approval_over: Counter | None = key(3, None)
+    """A campaign for more devices than this waits for a second operator. Absent: only one that asks for it."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -101,6 +103,7 @@ class Verb(StrEnum):
     CAMPAIGN_SHOW = "campaign_show"
     CAMPAIGN_LIST = "campaign_list"
     CAMPAIGN_ABORT = "campaign_abort"
+    CAMPAIGN_APPROVE = "campaign_approve"
     UPLOAD_BEGIN = "upload_begin"
     UPLOAD_FINISH = "upload_finish"
     CLAIM_CREATE = "claim_create"
@@ -124,6 +127,7 @@ ROLES: dict[Verb, frozenset[OperatorRole]] = {
     Verb.CAMPAIGN_SHOW: _ALL,
     Verb.CAMPAIGN_LIST: _ALL,
     Verb.CAMPAIGN_ABORT: _CAMPAIGNS,
+    Verb.CAMPAIGN_APPROVE: frozenset({OperatorRole.APPROVER, OperatorRole.ADMIN}),
     Verb.UPLOAD_BEGIN: _CAMPAIGNS,
     Verb.UPLOAD_FINISH: _CAMPAIGNS,
     Verb.CLAIM_CREATE: _ADMIN,
@@ -168,6 +172,8 @@ class CampaignStart(Request):
     """Absent means every device of the release's hardware classes, now and while the campaign runs."""
     reboot_windows: Annotated[tuple[Window, ...], AS_TUPLE] = key(4, (), max_length=8)
     byte_budget: Size | None = key(5, None)
+    approval: bool = key(6, default=False)
+    """Wait until another operator approves it."""
 
 
 class CampaignShow(Request):
@@ -183,6 +189,14 @@ class CampaignList(Request):
 
 class CampaignAbort(Request):
     campaign: Name = key(1)
+
+
+class CampaignApprove(Request):
+    """Let a campaign begin that another operator started and that waits for it."""
+
+    campaign: Name = key(1)
+    content: Digest = key(2)
+    """Of what is approved, as the campaign's summary names it."""
 
 
 class UploadBegin(Request):
@@ -274,6 +288,7 @@ REQUESTS: dict[Verb, type[Request]] = {
     Verb.CAMPAIGN_SHOW: CampaignShow,
     Verb.CAMPAIGN_LIST: CampaignList,
     Verb.CAMPAIGN_ABORT: CampaignAbort,
+    Verb.CAMPAIGN_APPROVE: CampaignApprove,
     Verb.UPLOAD_BEGIN: UploadBegin,
     Verb.UPLOAD_FINISH: UploadFinish,
     Verb.CLAIM_CREATE: ClaimCreate,

@@ -62,12 +62,17 @@ class CampaignSummary(Document):
     started_at: Seconds = key(4)
     started_by: Name = key(5)
     ended: Text | None = key(6, None)
-    """`completed` or `aborted`; absent while it runs."""
+    """`completed`, `aborted` or `expired`; absent while it runs or waits."""
     counts: dict[str, Annotated[int, Field(ge=0)]] = key(7, max_length=32)
     devices: int = key(8, ge=0)
     warning: Text | None = key(9, None)
     """What will fail as things stand, and at the start what cannot be taken back; absent from lists and from campaigns
     that have ended."""
+    content: Digest = key(10)
+    """SHA-256 of the request that started it, with its devices in order: what an approval names."""
+    approval_ends_at: Seconds | None = key(11, None)
+    """It awaits another operator's approval, and expires then."""
+    approved_by: Name | None = key(12, None)
 
 
 class CampaignPage(Document):
@@ -149,6 +154,7 @@ RESULTS: dict[Verb, type[Document]] = {
     Verb.CAMPAIGN_SHOW: CampaignDetail,
     Verb.CAMPAIGN_LIST: CampaignPage,
     Verb.CAMPAIGN_ABORT: CampaignSummary,
+    Verb.CAMPAIGN_APPROVE: CampaignSummary,
     Verb.UPLOAD_BEGIN: UploadState,
     Verb.UPLOAD_FINISH: UploadState,
     Verb.CLAIM_CREATE: ClaimSummary,
