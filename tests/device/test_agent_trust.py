@@ -13,7 +13,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.states import State
 from narrowboat_protocol.trust import Floor
-from tests.device.agent_kit import IMAGE, OTHER_IMAGE, trust
+from tests.device.agent_kit import IMAGE, OTHER_IMAGE, attempt, trust
 from tests.support.fleet import NOW, FleetKit, MadeRelease
 from tests.support.gateway import SMALL, Gateway
 
@@ -171,6 +171,24 @@ def test_a_director_that_a_new_root_brings_is_not_bound_by_the_clock_of_the_one_
     gateway.assign(release, issued_at=NOW + 300 * 86_400)
     gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
     assert trust(gateway).time_floor == gateway.settings.built_at_s
+
+
+@pytest.mark.parametrize("saved", range(4))
+def test_an_assignment_counts_as_accepted_only_once_the_journal_has_what_it_led_to(
+    gateway: Gateway, saved: int
+) -> None:
+    """Its records could not be written at first, and the power fails while they are written later."""
+    foreign = FleetKit.create(limits=SMALL)
+    gateway.assign(foreign.make_release(IMAGE), counter=1)
+    gateway.fail_next[ac.Save] = Reason.MEDIUM_FAILED
+    gateway.assign(foreign.make_release(OTHER_IMAGE), counter=2)
+    owed = [action for action in gateway.agent.handle(ev.LinkOpened(), gateway.now) if isinstance(action, ac.Save)]
+    assert {save.record for save in owed} == set(ac.Record)
+    for save in owed[:saved]:
+        gateway.records[save.record] = save.content
+    gateway.power_on()
+    attempted = attempt(gateway)
+    assert attempted.attempt == 2 or trust(gateway).assignment_counter < 2
 
 
 def test_the_link_hears_what_is_known_of_the_time_at_the_start_and_whenever_it_changes(

@@ -75,11 +75,21 @@ class Arrears:
         missing = {item.record for item in self._owed if isinstance(item, Save)} | self._dropped_records
         missing -= {item.record for item in actions if isinstance(item, Save)}
         undo = [item for item in self._owed if not isinstance(item, Save)]
-        self._owed = [*undo, *(self._memory.save(record) for record in _IN_ORDER if record in missing)]
+        self._owed = [*undo, *self._records(missing)]
         self._dropped_records, self._paid = set(), []
         self._retry_s = now_s + RETRY_S if self._owed else None
         self._last = [item for item in actions if not (self._owed and isinstance(item, Publish))]
         return self._last
+
+    def _records(self, missing: set[Record]) -> list[Action]:
+        """Each record that is missing, as it is now. What the trust record says of roots, numbers and floors comes
+        before the others; that the newest assignment was accepted comes after the journal, which has what it led to. A
+        power cut between them would else leave an assignment that nobody asks for again.
+        """
+        saves: list[Action] = [self._memory.save(record) for record in _IN_ORDER if record in missing]
+        if {Record.TRUST, Record.JOURNAL} <= missing:
+            saves = [self._memory.save_unaccepting(), *saves[1:], saves[0]]
+        return saves
 
     def settle(self, actions: list[Action], now_s: float) -> list[Action]:
         """The list to perform: what is owed goes first, if there is anything to perform or it is time."""

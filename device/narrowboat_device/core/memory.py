@@ -195,9 +195,16 @@ class Memory:
         """There is no journal. If one was lost, it is not known what the newest assignment asked for, which must not be
         taken for done: it is forgotten, so that it comes again. From now on a journal that is missing was lost.
         """
-        counter = max(self.trust.assignment_counter - 1, 0)
-        self.trust = self.trust.model_copy(update={"assignment": None, "assignment_counter": counter})
+        self.trust = self._unaccepting_trust()
         return [self.save(Record.JOURNAL)]
+
+    def save_unaccepting(self) -> Save:
+        """The trust record as it would be if the newest assignment were still to come."""
+        return Save(Record.TRUST, self._unaccepting_trust().encode())
+
+    def _unaccepting_trust(self) -> TrustRecord:
+        counter = max(self.trust.assignment_counter - 1, 0)
+        return self.trust.model_copy(update={"assignment": None, "assignment_counter": counter})
 
     def note_attempt(self, attempt: Attempt) -> None:
         self.journal = self.journal.model_copy(update={"attempt": attempt})
