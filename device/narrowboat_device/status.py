@@ -44,7 +44,8 @@ class StatusFile:
         self._disk = disk
         self._path = path
         self._facts = facts
-        self._shown: dict[str, object] = {}
+        self._status: ShowStatus | None = None
+        self._trust: ShowTrust | None = None
         self._links_opened = 0
         self._is_stale = True
         self._next_write_s = 0.0
@@ -57,7 +58,10 @@ class StatusFile:
 
     def show(self, part: ShowStatus | ShowTrust) -> None:
         """What was shown of the other part stands."""
-        self._shown |= _plain(part)
+        if isinstance(part, ShowStatus):
+            self._status = part
+        else:
+            self._trust = part
         self._is_stale = True
 
     def count_link(self) -> None:
@@ -70,9 +74,10 @@ class StatusFile:
         if not self._is_stale or (now.monotonic_s < self._next_write_s and not at_once):
             return
         self._is_stale, self._next_write_s = False, now.monotonic_s + _INTERVAL_S
+        shown = _plain(self._status) | _plain(self._trust)
         counts = {"links_opened": self._links_opened, "updated_at": now.wall_s}
         try:
-            write_atomically(self._disk, self._path, _to_json(self._facts | self._shown | counts))
+            write_atomically(self._disk, self._path, _to_json(self._facts | shown | counts))
         except MediumError as error:
             if not self._has_failed:
                 _log.warning("the status file cannot be written: %s", error)
@@ -96,8 +101,8 @@ def _to_json(values: dict[str, object]) -> bytes:
     return f"{{\n {json.dumps(values, separators=(_NEXT_LINE, ': '))[1:-1]}\n}}\n".encode()
 
 
-def _plain(part: ShowStatus | ShowTrust) -> dict[str, object]:
-    return {name: _value(getattr(part, name)) for name in _FIELDS[type(part)]}
+def _plain(part: ShowStatus | ShowTrust | None) -> dict[str, object]:
+    return {} if part is None else {name: _value(getattr(part, name)) for name in _FIELDS[type(part)]}
 
 
 def _value(value: object) -> object:

@@ -214,3 +214,4 @@ def test_a_root_that_cannot_be_stored_at_first_ends_no_update_and_is_told_to_the
     gateway.give(ev.RootArrived(fleet.next_root(director=PrivateKey.generate(Algorithm.ED25519))))
     assert gateway.state is State.OFFERED
     assert gateway.did(ac.BelieveTime)
+    assert gateway.did(ac.UseBroker) == [ac.UseBroker(2)]

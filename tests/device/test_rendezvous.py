@@ -165,6 +165,7 @@ def test_a_root_says_whom_to_connect_to_only_where_it_differs_from_the_first(gat
     ]
     gateway.give(ev.RootChainArrived(RootChain(roots=tuple(roots)).encode()))
     assert gateway.did(ac.UseBroker) == [
+        UseBroker(1),
         UseBroker(2),
         UseBroker(3, anchors=(b"anchor",), root_urls=("http://roots",)),
         UseBroker(4, anchors=(b"anchor",), addresses=(("new", 1),)),

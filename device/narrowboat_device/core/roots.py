@@ -110,7 +110,7 @@ class Roots:
         """Go one version on. Nothing, if this one is not newer."""
         step = take_step(self.trust, self._memory, self._settings.built_at_s, data)
         self._voice.root_version = self.trust.root.version
-        return [*step, self.broker()] if step else []
+        return step
 
 
 def take_step(trust: Trust, memory: Memory, built_at_s: int, data: bytes) -> list[Action]:

@@ -1,5 +1,5 @@
-"""What the agent tells its own machine: where the attempt stands, what is trusted and how fresh it is, and which times
-are believable.
+"""What the agent tells its own machine: where the attempt stands, what is trusted and how fresh it is, whom to connect
+to under the newest root, and which times are believable.
 
 All of it follows from what other parts know, so it is looked at after every event and said when it has changed. Nothing
 rests on it. What was told in vain, because an action before it failed, is told again.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Assignment
 
-from .actions import Action, BelieveTime, ShowStatus, ShowTrust
+from .actions import Action, BelieveTime, ShowStatus, ShowTrust, UseBroker
 from .lifecycle import Lifecycle
 from .memory import Memory, TrustRecord
 from .roots import Roots, time_of
@@ -28,6 +28,7 @@ class Telling:
         self._roots = roots
         self._lifecycle = lifecycle
         self._status: ShowStatus | None = None
+        self._broker: UseBroker | None = None
         self._time: BelieveTime | None = None
         self._trust: ShowTrust | None = None
         self._basis: tuple[TrustRecord, int | None] | None = None
@@ -36,7 +37,7 @@ class Telling:
 
     def failed(self) -> None:
         """The rest of a list was dropped, and perhaps what it told."""
-        self._status = self._time = self._trust = self._basis = None
+        self._status = self._broker = self._time = self._trust = self._basis = None
 
     def changes(self) -> list[Action]:
         """What has changed since it was told."""
@@ -63,8 +64,10 @@ class Telling:
             time_floor=time.floor_s,
             time_latest=time.latest_s,
         )
-        changes: list[Action] = [new for new, told in ((time, self._time), (shown, self._trust)) if new != told]
-        self._time, self._trust = time, shown
+        broker = self._roots.broker()
+        pairs = ((broker, self._broker), (time, self._time), (shown, self._trust))
+        changes: list[Action] = [new for new, told in pairs if new != told]
+        self._broker, self._time, self._trust = broker, time, shown
         return changes
 
     def _issued_at(self, assignment: bytes | None) -> int | None:
