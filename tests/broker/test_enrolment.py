@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import ssl
 import time
-from pathlib import Path
 from threading import Event as Flag
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -20,8 +16,7 @@ from narrowboat_bridge.broker_home import Listener
 from narrowboat_bridge.pki import Authority, issue_client
 from narrowboat_device.assembly import read_signer
 from narrowboat_device.certificate import note_path, read_certificate
-from narrowboat_device.config import Config, load_config
-from narrowboat_device.enrol import Applicant, Surroundings, claim_name, enrol, held_certificate
+from narrowboat_device.enrol import Applicant, held_certificate
 from narrowboat_device.enrol_link import EnrolmentLink
 from narrowboat_device.identity import be_somebody
 from narrowboat_device.rendezvous import Papers
@@ -30,45 +25,14 @@ from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.topics import enrolment_reply_topic, enrolment_request_topic
 from narrowboat_protocol.trust import Trust
-from tests.support.broker import Credentials
 from tests.support.mqtt_client import SUCCESS, MqttClient
 from tests.support.mqtt_swarm import Greeter, greet_all
 
+from .enrolling import applicant, ask_once, ask_operator, kid_of
 from .lab import DISK, Lab
 
 SWARM = 1000
 SWARM_DEADLINE_S = 300.0
-
-
-def ask_operator(lab: Lab, *arguments: object) -> Any:
-    outcome = lab.type(*arguments, "--json")
-    assert outcome.status == 0, outcome.err
-    return json.loads(outcome.out)
-
-
-def applicant(lab: Lab, name: str, claim: Credentials, extra_toml: str = "") -> Config:
-    """A provisioned gateway that has a key, and no certificate yet."""
-    section = (
-        f'\n[enrolment]\nport = {lab.fleet.ports.enrol}\ncertificate = "{claim.certificate}"\nkey = "{claim.key}"\n'
-    )
-    made = lab.make_gateway(name, extra_toml=section + extra_toml)
-    config = load_config(made.config)
-    config.broker.certificate.unlink()
-    return config
-
-
-def ask_once(config: Config) -> bool:
-    """One request and its answer, if one comes."""
-    assert config.enrolment is not None
-    key = config.enrolment.key or config.broker.key
-    tls = Papers(config.broker.server_ca, config.enrolment.certificate, key).context()
-    link = EnrolmentLink(config.broker.host, config.enrolment.port, claim_name(DISK, config), tls)
-    around = Surroundings(os.urandom, lambda low, _high: low, lambda _seconds: True)
-    return enrol(DISK, config, DEFAULT_LIMITS, link, around, attempts_max=1)
-
-
-def kid_of(config: Config) -> str:
-    return read_signer(DISK, config).public.kid.hex()
 
 
 def test_a_gateway_with_a_claim_enrols_and_is_let_in_under_the_name_that_it_was_given(lab: Lab) -> None:
@@ -83,9 +47,6 @@ def test_a_gateway_with_a_claim_enrols_and_is_let_in_under_the_name_that_it_was_
     tls = Papers(config.broker.server_ca, config.broker.certificate, config.broker.key).context()
     with MqttClient(tls, lab.fleet.ports.device) as client:
         assert client.connect() == SUCCESS
-    second = applicant(lab, "enrol-two", claim)
-    assert not ask_once(second), "the claim is spent"
-    assert ask_once(config), "the first one may ask again"
 
 
 def test_a_gateway_waits_until_an_operator_approves_it(lab: Lab) -> None:
@@ -108,34 +69,6 @@ def test_a_key_that_was_registered_by_its_request_needs_no_claim(lab: Lab) -> No
     assert ask_once(config)
 
 
-def test_a_claim_secret_lets_one_gateway_in_and_is_seen_nowhere(lab: Lab, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("marker-of-a-secret-7f3a91")
-    ask_operator(lab, "claim", "create", "secret-claim", "--count", 9, "--secret-file", secret)
-    claim = lab.credentials(Listener.ENROL, "secret-claim")
-    line = f'secret = "{secret}"\n'
-    honest, thief = applicant(lab, "enrol-secret", claim, line), applicant(lab, "enrol-thief", claim, line)
-    assert ask_once(honest)
-    assert not ask_once(thief)
-    assert not ask_once(applicant(lab, "enrol-nosecret", claim))
-    for file in (lab.fleet.path / "bridge" / "data").iterdir():
-        assert not file.is_file() or b"marker-of-a-secret" not in file.read_bytes()
-    assert "marker-of-a-secret" not in lab.bridge.log.read_text()
-
-
-def test_a_name_of_another_device_is_not_given_away(lab: Lab) -> None:
-    claim = lab.credentials(Listener.ENROL, "name-claim")
-    ask_operator(lab, "claim", "create", "name-claim", "--count", 9, "--admit")
-    first = applicant(lab, "enrol-taken", claim)
-    assert ask_once(first)
-    second = applicant(lab, "enrol-taken-2", claim)
-    wishful = second.named("enrol-taken")
-    assert not ask_once(wishful)
-    ask_operator(lab, "device", "approve", kid_of(second), "--replace")
-    assert ask_once(wishful)
-    assert not ask_once(first), "its key was revoked by that"
-
-
 @pytest.mark.parametrize("age_days", [-250, -400, -4000], ids=["due", "over", "over for years"])
 def test_a_certificate_is_renewed_at_any_age_by_the_key_alone(lab: Lab, age_days: int) -> None:
     name = f"enrol-old{age_days}"
@@ -156,17 +89,6 @@ def test_a_certificate_is_renewed_at_any_age_by_the_key_alone(lab: Lab, age_days
     held = held_certificate(DISK, config)
     assert held is not None
     assert held.not_valid_after_utc > x509.load_pem_x509_certificate(old).not_valid_after_utc
-
-
-def test_a_request_on_the_topic_of_another_claim_reaches_nobody(lab: Lab) -> None:
-    ask_operator(lab, "claim", "create", "rich-claim", "--count", 9, "--admit")
-    config = applicant(lab, "enrol-cuckoo", lab.credentials(Listener.ENROL, "poor-claim"))
-    assert config.enrolment is not None
-    key = config.enrolment.key or config.broker.key
-    tls = Papers(config.broker.server_ca, config.enrolment.certificate, key).context()
-    with MqttClient(tls, lab.fleet.ports.enrol) as client:
-        assert client.connect() == SUCCESS
-        assert client.publish(enrolment_request_topic("rich-claim"), b"request") == "Not authorized"
 
 
 def test_a_thousand_gateways_of_one_batch_enrol_at_once(lab: Lab) -> None:

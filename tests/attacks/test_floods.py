@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from narrowboat_protocol.limits import MIB
+from tests.broker.lab import Lab, running_lab
 from tests.fuzz.floods import Outcome, flood, reconnect, slow_reader
-
-from .lab import Lab, running_lab
 
 BRIDGE_MIB_MAX = 192
 """A bridge that has nothing to do has about 70 MiB."""
