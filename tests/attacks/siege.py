@@ -66,7 +66,13 @@ class Siege:
         self.rogue.serve(self.gateway.name, payload, made.payload_digest, tamper)
         return self.assign(made.target(), made.envelope)
 
-    def order(self, signer: Signer | None = None, fleet_id: bytes | None = None, **changes: object) -> bytes:
+    def order(
+        self,
+        signer: Signer | None = None,
+        fleet_id: bytes | None = None,
+        envelopes: tuple[bytes, ...] = (),
+        **changes: object,
+    ) -> bytes:
         """A delivery that withdraws everything, fresh and the director's own unless the arguments say otherwise."""
         now_s = int(time.time())
         fields: dict[str, object] = {
@@ -80,7 +86,7 @@ class Siege:
         }
         assignment = Assignment.model_validate(fields | changes)
         signed = sign_model(assignment, fleet_id or self.kit.fleet_id, [signer or self.kit.director])
-        return Delivery(assignment=signed).encode()
+        return Delivery(assignment=signed, envelopes=envelopes).encode()
 
     def ack(self, pair: tuple[int, int], signer: Signer | None = None, device: str | None = None) -> bytes:
         """An Ack of a statement, the bridge's own unless the arguments say otherwise."""
