@@ -16,11 +16,21 @@ import pytest
 
 from narrowboat_bridge.broker_home import Listener
 from narrowboat_protocol.cose import SignedDocument
-from narrowboat_protocol.documents import CampaignStart, CampaignSummary, Command, OperatorRole, Reply, UploadBegin
+from narrowboat_protocol.documents import (
+    CampaignApprove,
+    CampaignStart,
+    CampaignSummary,
+    Command,
+    OperatorRole,
+    Reply,
+    Request,
+    UploadBegin,
+)
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import MIB
 from narrowboat_protocol.topics import Channel, operator_topic
+from tests.bridge.cli_kit import run
 from tests.broker.lab import OPERATOR, VIEWER, Lab
 from tests.support.broker import Credentials
 from tests.support.fleet import OperatorKit
@@ -28,6 +38,7 @@ from tests.support.images import small_image
 from tests.support.mqtt_client import SUCCESS, MqttClient
 
 STRANGER = "mallory"
+APPROVER, TWIN = "approver", "twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +67,49 @@ class Terminal:
         return self.lab.kit.trust().open_reply(self.send(command))
 
 
+def terminal(stack: ExitStack, lab: Lab, who: OperatorKit, credentials: Credentials) -> Terminal:
+    mqtt = stack.enter_context(MqttClient(credentials.tls(), lab.fleet.ports.staff))
+    assert mqtt.connect() == SUCCESS
+    mqtt.subscribe(operator_topic(who.name, Channel.REPLY))
+    return Terminal(lab, who, mqtt)
+
+
+def issued_terminal(stack: ExitStack, lab: Lab, name: str, role: OperatorRole) -> Terminal:
+    """The terminal of an operator for whom the command line made everything."""
+    own = lab.fleet.path / "operators" / name
+    key = PrivateKey.from_pem((own / "signing-key.pem").read_bytes())
+    credentials = Credentials(name, own / "certificate.pem", own / "key.pem", own / "server-ca.pem")
+    return terminal(stack, lab, OperatorKit(name, key, role, lab.kit.fleet_id), credentials)
+
+
 @pytest.fixture(scope="module")
 def terminals(lab: Lab) -> Iterator[dict[str, Terminal]]:
     """An operator, a viewer, and one with a certificate whom the operators document does not name."""
-
-    def terminal(name: str, role: OperatorRole, key: PrivateKey, credentials: Credentials) -> Terminal:
-        mqtt = stack.enter_context(MqttClient(credentials.tls(), lab.fleet.ports.staff))
-        assert mqtt.connect() == SUCCESS
-        mqtt.subscribe(operator_topic(name, Channel.REPLY))
-        return Terminal(lab, OperatorKit(name, key, role, lab.kit.fleet_id), mqtt)
-
     with ExitStack() as stack:
-        made = {}
-        for name, role in ((OPERATOR, OperatorRole.OPERATOR), (VIEWER, OperatorRole.VIEWER)):
-            own = lab.fleet.path / "operators" / name
-            key = PrivateKey.from_pem((own / "signing-key.pem").read_bytes())
-            files = (own / "certificate.pem", own / "key.pem", own / "server-ca.pem")
-            made[name] = terminal(name, role, key, Credentials(name, *files))
-        key = PrivateKey.generate(Algorithm.ED25519)
-        credentials = lab.credentials(Listener.STAFF, STRANGER)
-        made[STRANGER] = terminal(STRANGER, OperatorRole.OPERATOR, key, credentials)
+        made = {
+            OPERATOR: issued_terminal(stack, lab, OPERATOR, OperatorRole.ADMIN),
+            VIEWER: issued_terminal(stack, lab, VIEWER, OperatorRole.VIEWER),
+        }
+        stranger = OperatorKit(
+            STRANGER, PrivateKey.generate(Algorithm.ED25519), OperatorRole.OPERATOR, lab.kit.fleet_id
+        )
+        made[STRANGER] = terminal(stack, lab, stranger, lab.credentials(Listener.STAFF, STRANGER))
         yield made
+
+
+@pytest.fixture(scope="module")
+def second(lab: Lab) -> Iterator[dict[str, Terminal]]:
+    """An approver, and the operator once more: under another name, with a certificate of that name and the same key."""
+    issued = run("pki", "issue", "operator", APPROVER, "--role", "approver", "--fleet", lab.fleet.path)
+    assert issued.status == 0, issued.err
+    operators_key = PrivateKey.from_pem((lab.fleet.path / "operators" / OPERATOR / "signing-key.pem").read_bytes())
+    twin = OperatorKit(TWIN, operators_key, OperatorRole.ADMIN, lab.kit.fleet_id)
+    lab.let_command(twin)
+    with ExitStack() as stack:
+        yield {
+            APPROVER: issued_terminal(stack, lab, APPROVER, OperatorRole.APPROVER),
+            TWIN: terminal(stack, lab, twin, lab.credentials(Listener.STAFF, TWIN)),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +119,7 @@ def start(lab: Lab) -> CampaignStart:
     return CampaignStart(campaign="coup", release=pushed.made.digest, devices=None)
 
 
-def signed(
-    who: OperatorKit, start: CampaignStart, *, issued_s: int = 0, life_s: int = 60, name: str | None = None
-) -> bytes:
+def signed(who: OperatorKit, start: Request, *, issued_s: int = 0, life_s: int = 60, name: str | None = None) -> bytes:
     """A command, issued so many seconds from now."""
     at = int(time.time()) + issued_s
     request_id = secrets.token_bytes(16)
@@ -198,3 +229,53 @@ def test_a_request_id_of_another_command_is_refused(
     ]
     assert [reply.reason for reply in replies] == [None, Reason.CONFLICT]
     assert lab.type("campaign", "show", "second").status == 1
+
+
+def waiting(owner: Terminal, start: CampaignStart, campaign: str, *devices: str) -> CampaignSummary:
+    """A campaign that its starter wants a second person to approve."""
+    request = start.model_copy(update={"campaign": campaign, "devices": devices, "approval": True})
+    return CampaignSummary.from_cbor(owner.ask(signed(owner.operator, request)).result)
+
+
+@pytest.mark.parametrize("name", [OPERATOR, TWIN], ids=["own name", "own key under another name"])
+def test_an_insider_does_not_approve_what_they_started_and_no_gateway_hears_of_it(
+    lab: Lab, terminals: dict[str, Terminal], second: dict[str, Terminal], start: CampaignStart, name: str
+) -> None:
+    device = campaign = f"gw-by-{name}"
+    insider = {**terminals, **second}[name]
+    with lab.gateway(device):
+        lab.wait_until_known(device)
+        summary = waiting(terminals[OPERATOR], start, campaign, device)
+        assert summary.counts == {"awaiting_approval": 1}
+        own = CampaignApprove(campaign=campaign, content=summary.content)
+        assert insider.ask(signed(insider.operator, own)).reason is Reason.NOT_PERMITTED
+        assert lab.attempt(campaign, device)["attempt"] == 0, "no assignment was made for it"
+        approve = ("campaign", "approve", campaign, summary.content.hex())
+        approved = run(*approve, "--config", lab.fleet.path / "operators" / APPROVER)
+        assert approved.status == 0, approved.err
+        assert lab.wait_for_end(campaign, device)["state"] == "succeeded"
+    told = [(who, facts) for what, who, facts in lab.audit() if what == "campaign approved"]
+    assert told[-1] == (APPROVER, {"campaign": campaign, "content": summary.content.hex()})
+
+
+def test_an_approval_counts_for_the_campaign_that_it_names_and_for_no_other(
+    lab: Lab, terminals: dict[str, Terminal], second: dict[str, Terminal], start: CampaignStart
+) -> None:
+    owner, approver = terminals[OPERATOR], second[APPROVER]
+    with lab.gateway("gw-agreed"):
+        lab.wait_until_known("gw-agreed")
+    agreed, other = (waiting(owner, start, name, "gw-agreed") for name in ("agreed", "other"))
+    approval = signed(approver.operator, CampaignApprove(campaign="agreed", content=agreed.content))
+    first = approver.send(approval)
+    assert lab.kit.trust().open_reply(first).reason is None
+    assert approver.send(approval) == first, "the same bytes get the same reply, and nothing is carried out again"
+    renamed = CampaignApprove(campaign="other", content=agreed.content)
+    assert approver.ask(signed(approver.operator, renamed)).reason is Reason.CONFLICT
+    forged = SignedDocument.decode(approval)
+    moved = replace(forged, content=forged.content.replace(b"fagreed", b"eother")).encode()
+    assert approver.ask(moved).reason is Reason.BAD_SIGNATURE
+    shown = lab.type("campaign", "show", "other")
+    assert shown.status == 0
+    assert "awaiting_approval until" in shown.out
+    assert other.content.hex() in shown.out
+    lab.abort("other")

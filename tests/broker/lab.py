@@ -9,8 +9,10 @@ lab of its own.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +27,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_bridge.audit import AuditEntry, verify_chain
 from narrowboat_bridge.broker_home import Listener
+from narrowboat_bridge.cli.fleet_folder import FleetFolder
+from narrowboat_bridge.cli.pki import save_operators
 from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
 from narrowboat_device.config import load_config
 from narrowboat_device.disk import Disk, SystemDisk
 from narrowboat_device.provision import provision, record_release
 from narrowboat_protocol.cbor import decode
+from narrowboat_protocol.documents import Operators, RoleName
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.payload import Codec
@@ -37,7 +42,7 @@ from narrowboat_protocol.trust import Trust
 from tests.bridge.cli_kit import Outcome, run
 from tests.support.agent_thread import AgentThread
 from tests.support.broker import Credentials
-from tests.support.fleet import CertificateAuthority, DeviceKit, FleetKit, MadeRelease
+from tests.support.fleet import CertificateAuthority, DeviceKit, FleetKit, MadeRelease, OperatorKit
 from tests.support.images import small_image
 from tests.support.live_fleet import Gateway, LiveFleet
 from tests.support.processes import Child, Children, wait_for
@@ -180,6 +185,16 @@ class Lab:
     def wait_until_served(self) -> None:
         """The bridge answers its operator."""
         wait_for(lambda: self.type("device", "list", "--timeout", 2).status == 0, PATIENCE_S, "the bridge to answer")
+
+    def let_command(self, *operators: OperatorKit) -> None:
+        """Add to the operators whom the admin lets command, and wait until the bridge knows."""
+        fleet = FleetFolder.open(self.fleet.path)
+        known = self.kit.trust().open_by_role(Operators, fleet.operators_file.read_bytes(), RoleName.ADMIN)
+        everyone = [*known.operators, *(each.entry() for each in operators)]
+        save_operators(fleet, known.version + 1, everyone, [self.kit.admin], approval_over=known.approval_over)
+        taken = ("operators replaced", "admin", {"version": known.version + 1})
+        os.kill(self.bridge.pid, signal.SIGHUP)
+        wait_for(lambda: taken in self.audit(), PATIENCE_S, "the bridge to take the operators document")
 
     # Gateways, and whoever is not what they seem.
 
