@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from narrowboat_bridge.core.actions import Refusal
+from narrowboat_bridge.core.campaigns import Settings
 from narrowboat_bridge.server.metrics import Metrics
-from narrowboat_bridge.server.upload_worker import Forget, UploadWorker
+from narrowboat_bridge.server.store import Store
+from narrowboat_bridge.server.upload_worker import AddBlock, Begin, Forget, UploadOutcome, UploadWorker
 from narrowboat_bridge.server.uploads import UploadLimits, Uploads
 from narrowboat_protocol.documents import OperatorRole, UploadBegin, UploadFinish, UploadState
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
@@ -19,6 +24,8 @@ from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.release_file import encode_header, encode_trailer
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
 from tests.bridge.kit import running_bridge
+from tests.bridge.world import release as known_release
+from tests.device.kit import file_size_limit
 from tests.support.fleet import NOW, FleetKit, MadeRelease
 
 FLEET = FleetKit.create(release_threshold=2, release_keys=3, minimum_sequence=2)
@@ -250,8 +257,49 @@ def test_another_file_of_a_release_does_not_replace_its_payload(tmp_path: Path) 
     with running_bridge(tmp_path, FLEET, anna) as bridge:
         bridge.push(anna, first)
         state = bridge.push(anna, second)
+        payloads = bridge.config.payloads_folder
     assert state.release is not None
     assert state.release.payload_size == len(first.payload)
+    assert [path.name for path in payloads.iterdir()] == [first.payload_digest.hex()]
+
+
+def test_a_release_that_the_bridge_has_no_room_for_leaves_no_payload(tmp_path: Path) -> None:
+    anna = FLEET.operator("anna")
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        config = bridge.config
+    with closing(Store(config.store_path, FLEET.fleet_id, history_rows_per_device=1)) as store:
+        for number in range(Settings(root_version=1).releases_max):
+            store.put_release(known_release(digest=number.to_bytes(32), file_digest=bytes(32)))
+        store.commit(NOW)
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.ask(anna, UploadBegin(digest=RELEASE.file_digest, size=len(RELEASE.file)))
+        bridge.put("nb/o/anna/upload", Block(RELEASE.file_digest[:DIGEST_PREFIX_BYTES], 0, RELEASE.file).encode())
+        assert bridge.ask(anna, UploadFinish(digest=RELEASE.file_digest)).reason is Reason.BUSY
+    assert list(config.payloads_folder.iterdir()) == []
+
+
+def test_a_payload_that_another_release_is_served_from_stays(tmp_path: Path) -> None:
+    """The file that came brings a release whose payload is known in another encoding, and the payload of another."""
+    anna = FLEET.operator("anna")
+    image = b"image" * 1000
+    lzma, stored = (FLEET.make_release(image, sequence=3, codec=codec) for codec in (Codec.LZMA, Codec.STORED))
+    other = FLEET.make_release(image, sequence=4, codec=Codec.STORED)
+    assert other.payload_digest == stored.payload_digest
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        for pushed in (lzma, other, stored):
+            bridge.push(anna, pushed)
+        names = {path.name for path in bridge.config.payloads_folder.iterdir()}
+    assert names == {lzma.payload_digest.hex(), stored.payload_digest.hex()}
+
+
+def test_a_release_whose_payload_was_cleared_away_meanwhile_is_not_taken_in(tmp_path: Path) -> None:
+    """Two files with one payload came at once, and the release of the first was refused."""
+    anna = FLEET.operator("anna")
+    with running_bridge(tmp_path, FLEET, anna) as bridge:
+        bridge.workshop.inbox.put(UploadOutcome("anna", bytes(16), known_release()))
+        bridge.workshop.loop.turn()
+        assert [reply.reason for reply in bridge.replies("anna")] == [Reason.CONFLICT]
+        assert not bridge.events()
 
 
 def test_a_push_leaves_no_partial_file(tmp_path: Path) -> None:
@@ -290,4 +338,46 @@ def test_a_partial_file_that_cannot_be_removed_ends_no_thread(desk: Desk) -> Non
     (desk.folder / f"{RELEASE.file_digest.hex()}.part").mkdir()
     metrics = Metrics()
     UploadWorker(desk.uploads, lambda _: None, metrics).do(Forget(RELEASE.file_digest))
-    assert metrics.value("refused.upload.storage_full") == 1
+    assert metrics.value("refused.upload.medium_failed") == 1
+
+
+def test_an_operator_hears_that_the_disk_of_the_bridge_is_full_and_may_go_on_when_it_is_not(desk: Desk) -> None:
+    """Nobody waits for a block: what became of it is told by the next question of how far the file has come."""
+    outcomes: list[UploadOutcome] = []
+    worker = UploadWorker(desk.uploads, outcomes.append, Metrics())
+    begin = Begin("anna", bytes(16), RELEASE.file_digest, len(RELEASE.file))
+    first, rest = (
+        AddBlock("anna", Block(RELEASE.file_digest[:DIGEST_PREFIX_BYTES], offset, data).encode())
+        for offset, data in ((0, RELEASE.file[:1000]), (1000, RELEASE.file[1000:]))
+    )
+    worker.do(begin)
+    worker.do(first)
+    with file_size_limit(1500):
+        worker.do(rest)
+    worker.do(begin)
+    worker.do(begin)
+    announced, told, again = (outcome.result for outcome in outcomes)
+    assert announced == UploadState(offset=0)
+    assert isinstance(told, Refusal)
+    assert told.reason is Reason.STORAGE_FULL
+    assert isinstance(again, UploadState)
+    assert 1000 <= again.offset <= 1500
+    desk.send(RELEASE, start=again.offset)
+    assert desk.uploads.finish("anna", RELEASE.file_digest).digest == RELEASE.digest
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS])
+def test_a_disk_that_failed_is_not_called_full(code: int, tmp_path: Path) -> None:
+    class FailingUploads(Uploads):
+        """The disk under the folder does not answer."""
+
+        def begin(self, operator: str, digest: bytes, size_bytes: int) -> UploadState:
+            raise OSError(code, os.strerror(code))
+
+    outcomes: list[UploadOutcome] = []
+    bounds = UploadLimits(uploads_max=2, upload_bytes_max=1_000_000)
+    uploads = FailingUploads(tmp_path / "uploads", tmp_path / "payloads", FLEET.trust(), bounds, lambda: NOW)
+    UploadWorker(uploads, outcomes.append, Metrics()).do(Begin("anna", bytes(16), RELEASE.file_digest, 1000))
+    refused = outcomes[0].result
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.MEDIUM_FAILED

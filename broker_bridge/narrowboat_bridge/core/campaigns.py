@@ -89,6 +89,10 @@ class Campaigns:
         """The release that this release file brought, if it is in the store."""
         return next((item for item in self._ledger.releases.values() if item.file_digest == file_digest), None)
 
+    def needs_payload(self, digest: bytes) -> bool:
+        """True if a release in the store is served from this payload."""
+        return any(item.payload.digest == digest for item in self._ledger.releases.values())
+
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Take note of one event and return what is to be done, in order."""
         turn = Turn()

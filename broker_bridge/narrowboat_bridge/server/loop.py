@@ -249,12 +249,25 @@ class Loop:
 
     def _take_outcome(self, outcome: UploadOutcome) -> None:
         if isinstance(outcome.result, Release):
-            release = outcome.result
-            known = self._parts.campaigns.release(release.digest)
-            if known is not None and self._parts.uploads.has(known.payload):
-                release = known  # gateways are in the middle of its payload; another file of it changes nothing
-            self._feed(ReleaseAdded(release, outcome.operator, outcome.request_id))
-            self._parts.performer.after_commit(partial(self._parts.uploads.forget, outcome.result.file_digest))
+            self._take_in(outcome.result, outcome)
             return
         answer = Answer(outcome.operator, outcome.request_id, outcome.result)
         self._parts.performer.perform([answer], self._clocks())
+
+    def _take_in(self, came: Release, outcome: UploadOutcome) -> None:
+        """A release and its payload are there: the core decides whether they stay."""
+        uploads, known = self._parts.uploads, self._parts.campaigns.release(came.digest)
+        # Gateways are in the middle of the payload that is known; another file of the release changes nothing.
+        release = known if known is not None and uploads.has(known.payload) else came
+        if not uploads.has(release.payload):
+            gone = Refusal(Reason.CONFLICT, "expected the payload in the store, it was cleared away; push once more")
+            self._parts.performer.perform([Answer(outcome.operator, outcome.request_id, gone)], self._clocks())
+            return
+        self._feed(ReleaseAdded(release, outcome.operator, outcome.request_id))
+        self._parts.performer.after_commit(partial(self._clear_up, came))
+
+    def _clear_up(self, came: Release) -> None:
+        """The file was taken in; the payload too, unless the release was refused or is served from another."""
+        if not self._parts.campaigns.needs_payload(came.payload.digest):
+            self._parts.uploads.discard(came.payload)
+        self._parts.uploads.forget(came.file_digest)

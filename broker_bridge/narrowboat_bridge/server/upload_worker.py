@@ -8,6 +8,7 @@ come, and a lost question is asked again.
 
 from __future__ import annotations
 
+import errno
 import queue
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ from .uploads import Uploads
 
 _JOBS_MAX = 256
 _STOP_WAIT_S = 5.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""RLIMIT_FSIZE and quotas say "full" in words of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,13 @@ class UploadWorker:
         """True if the payload is in the store."""
         return self._uploads.has(payload)
 
+    def discard(self, payload: PayloadReference) -> None:
+        """Remove a payload that no release is served from."""
+        try:
+            self._uploads.discard(payload)
+        except OSError as error:
+            self._metrics.refuse("upload", _medium_error(error))
+
     def forget(self, digest: bytes) -> None:
         """Drop a partial file when there is time; one that stays for lack of room is dropped when it is abandoned."""
         self.offer(Forget(digest))
@@ -124,7 +134,9 @@ class UploadWorker:
                 assert_never(job)
 
     def _carry_out(self, job: AddBlock | Forget) -> None:
-        """Do what nobody waits for; what goes wrong is counted."""
+        """Do what nobody waits for; what goes wrong is counted. Of a block that was not written, the next announcement
+        of its file tells the operator.
+        """
         try:
             if isinstance(job, AddBlock):
                 self._uploads.add_block(job.operator, job.message)
@@ -149,6 +161,7 @@ class UploadWorker:
 
 
 def _medium_error(error: OSError) -> MediumError:
-    return MediumError(
-        Reason.STORAGE_FULL, f"the upload folder did not take the bytes: {error.strerror}; make room on the bridge"
-    )
+    cause = error.strerror or type(error).__name__
+    if error.errno in _NO_ROOM:
+        return MediumError(Reason.STORAGE_FULL, f"expected room for uploads, got: {cause}; make room on the bridge")
+    return MediumError(Reason.MEDIUM_FAILED, f"expected to store uploads, got: {cause}; check the disk of the bridge")

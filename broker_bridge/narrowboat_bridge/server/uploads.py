@@ -54,6 +54,8 @@ class _Upload:
     path: Path
     size_bytes: int
     offset: int
+    failure: OSError | None = None
+    """Why its newest block was not written, until the operator was told."""
 
 
 class Uploads:
@@ -81,10 +83,16 @@ class Uploads:
             unfinished.unlink()
 
     def begin(self, operator: str, digest: bytes, size_bytes: int) -> UploadState:
-        """Announce a file, or ask how far it has come. Everything below the offset in the answer is synced."""
+        """Announce a file, or ask how far it has come. Everything below the offset in the answer is synced. Raises the
+        `OSError` of a block that was not written, once: nobody waited for that block.
+        """
         if not 1 <= size_bytes <= self._upload_limits.upload_bytes_max:
             most = self._upload_limits.upload_bytes_max
             raise PeerError(Reason.TOO_LARGE, f"expected a file of 1 to {most} bytes, got {size_bytes}")
+        before = self._open.get((operator, digest[:DIGEST_PREFIX_BYTES]))
+        if before is not None and before.failure is not None:
+            failure, before.failure = before.failure, None
+            raise failure
         path = self._folder / f"{digest.hex()}{_PART}"
         if not path.exists():
             self._make_room(operator)
@@ -105,10 +113,15 @@ class Uploads:
             raise PeerError(Reason.CONFLICT, "expected a block of a file that this operator announced; announce it")
         if block.offset != upload.offset or block.offset + len(block.data) > upload.size_bytes:
             raise PeerError(Reason.CONFLICT, "expected a block that continues the file; ask how far it has come")
-        with upload.path.open("r+b") as file:
-            file.seek(upload.offset)
-            file.write(block.data)
+        try:
+            with upload.path.open("r+b") as file:
+                file.seek(upload.offset)
+                file.write(block.data)
+        except OSError as error:
+            upload.failure = error
+            raise
         upload.offset += len(block.data)
+        upload.failure = None
 
     def finish(self, operator: str, digest: bytes) -> Release:
         """Verify a whole file and put its payload into the store.
@@ -136,6 +149,10 @@ class Uploads:
             return (self._payloads / payload.digest.hex()).stat().st_size == payload.size
         except OSError:
             return False
+
+    def discard(self, payload: PayloadReference) -> None:
+        """Remove a payload. May be called by any thread. Raises `OSError`."""
+        (self._payloads / payload.digest.hex()).unlink(missing_ok=True)
 
     def forget(self, digest: bytes) -> None:
         """Drop the partial file: its release is in the store, or never will be."""
