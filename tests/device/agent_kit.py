@@ -57,6 +57,13 @@ ABORTABLE = [state for state in State if TABLE[state].abortable]
 ACTIVE = [state for state in State if not state.terminal]
 
 
+def offer_file(gateway: Gateway, release: MadeRelease, path: str = "/r.nbr") -> None:
+    """Install from a file."""
+    head = release.payload[: release.head_size]
+    gateway.payloads[sha256(head)] = release.payload
+    gateway.give(ev.LocalReleaseOffered(path, release.envelope, len(release.payload), head))
+
+
 def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 

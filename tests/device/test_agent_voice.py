@@ -12,7 +12,7 @@ from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import LETTERS_MAX, Outbox, read_record
 from narrowboat_device.core.repeats import Repeats
 from narrowboat_protocol.states import State
-from tests.device.agent_kit import brought_to, letters
+from tests.device.agent_kit import brought_to, letters, offer_file
 from tests.support.fleet import MadeRelease
 from tests.support.gateway import Gateway
 
@@ -143,6 +143,33 @@ def test_an_end_that_never_gets_into_the_journal_does_not_fill_the_outbox(
     outbox = read_record(Outbox, gateway.records[ac.Record.OUTBOX])
     assert outbox is not None
     assert [letter.pair for letter in outbox.letters] == [gateway.report.pair]
+
+
+def test_a_local_installation_that_ends_again_and_again_loses_no_other_end(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    """It has no number by which its letters could be told from others; an outbox with too many could not be read."""
+    gateway.hooks[ac.Hook.DOWNLOAD] = [ev.HookOutcome.NOT_NOW]
+    for _ in range(LETTERS_MAX - 2):
+        gateway.assign(release)
+        gateway.assign()
+    others = {report.pair for report in gateway.reports if report.state.terminal}
+    gateway.hooks.clear()
+    gateway.give(ev.LinkLost())
+    offer_file(gateway, release)
+    assert gateway.rebooting
+    journal, before = gateway.records[ac.Record.JOURNAL], gateway.boot
+    for start in range(2 * LETTERS_MAX):
+        gateway.records[ac.Record.JOURNAL] = journal
+        gateway.boot = replace(before, trial=None, boot_id=(100 + start).to_bytes(16, "big"))
+        gateway.power_on()
+        assert gateway.state is State.ROLLED_BACK
+    gateway.connect()
+    outbox = read_record(Outbox, gateway.records[ac.Record.OUTBOX])
+    assert outbox is not None
+    pairs = [letter.pair for letter in outbox.letters]
+    assert set(pairs[: LETTERS_MAX - 2]) == others
+    assert pairs[-1] == max(report.pair for report in gateway.reports)
 
 
 def test_a_bridge_on_an_older_copy_of_its_store_is_told_where_the_device_stands(

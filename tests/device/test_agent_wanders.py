@@ -4,7 +4,6 @@ in its smallest form.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import pytest
@@ -19,7 +18,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.states import HoldReason, State
 from narrowboat_protocol.trust import Floor
-from tests.device.agent_kit import attempt, journal, letters, trust
+from tests.device.agent_kit import attempt, journal, letters, offer_file, trust
 from tests.support.fleet import MadeRelease
 from tests.support.gateway import SMALL, Gateway
 from tests.support.walk import LIMITS, World, walk
@@ -214,12 +213,6 @@ def test_a_release_file_that_continues_an_assigned_attempt_still_answers_for_it(
 def test_a_release_file_with_an_endless_name_is_refused(gateway: Gateway, world: World) -> None:
     offer_file(gateway, world.one, "/" + "x" * 4000)
     assert gateway.state is None
-
-
-def offer_file(gateway: Gateway, release: MadeRelease, path: str = "/r.nbr") -> None:
-    head = release.payload[: release.head_size]
-    gateway.payloads[hashlib.sha256(head).digest()] = release.payload
-    gateway.give(ev.LocalReleaseOffered(path, release.envelope, len(release.payload), head))
 
 
 # What an action that failed leaves behind.

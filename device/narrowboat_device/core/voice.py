@@ -133,14 +133,15 @@ class Voice:
         return self._publish(Channel.REPORT, self._newest_report[1])
 
     def report_end(self, attempt: Attempt, done_bytes: int, total_bytes: int, now: Now) -> list[Action]:
-        """Put a terminal report into the outbox, then say it. An attempt whose end did not get into the journal ends
-        again with each start of the agent; its new report takes the place of the one before.
+        """Put a terminal report into the outbox, then say it.
+
+        A local installation whose end did not get into the journal ends again with each start, as nothing tells which
+        letters are its own: `Memory.end_from_outbox`. But it began only where its end has room, so all that fill the
+        outbox now are: of those the newest gives way.
         """
         pair, data = self._make_report(attempt, None, done_bytes, total_bytes, None)
         self._newest_report = None
-        others = [letter for letter in self._memory.outbox.letters if not _is_this_end(letter, attempt)]
-        # An attempt begins only where its end has room: what is too much now is an earlier report of this same end.
-        letters = (*others[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
+        letters = (*self._memory.outbox.letters[: LETTERS_MAX - 1], Letter(pair=pair, report=data))
         self._repeats.begin(now.monotonic_s)
         return [self._memory.save_outbox(letters), *self._publish(Channel.REPORT, data)]
 
@@ -283,11 +284,3 @@ def _answers(ack: Ack, said: tuple[Pair, bytes] | None) -> bool:
     except NarrowboatError:
         return False
     return hashlib.sha256(content).digest() == ack.statement
-
-
-def _is_this_end(letter: Letter, attempt: Attempt) -> bool:
-    try:
-        report = Report.decode(SignedDocument.decode(letter.report).content)
-    except NarrowboatError:
-        return False
-    return (report.attempt, report.release, report.state) == (attempt.attempt, attempt.release, attempt.state)
