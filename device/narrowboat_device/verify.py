@@ -19,6 +19,7 @@ from .assembly import open_record, read_root
 from .config import Config, SlotConfig
 from .core.actions import Record
 from .core.memory import TrustRecord, read_record
+from .core.roots import stored_trust
 from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .slots import SlotFile
@@ -69,9 +70,9 @@ def slot_holds(disk: Disk, slot: SlotConfig, image: Image, limits: Limits) -> bo
 
 
 def trusted_root(disk: Disk, config: Config, limits: Limits) -> Trust:
-    """The newest root that the agent stored, else the one of provisioning."""
+    """The newest root that the agent stored, if it is of the fleet of provisioning; else the one of provisioning."""
     with open_record(disk, config, Record.TRUST, limits) as record:
         stored = read_record(TrustRecord, record.load())
-    if stored is not None:
-        return Trust(stored.root, stored.fleet_id, limits)
-    return Trust(read_root(disk, config, limits), limits=limits)
+    first = Trust(read_root(disk, config, limits), limits=limits)
+    believed = None if stored is None else stored_trust(stored, first.fleet_id, limits)
+    return believed or first

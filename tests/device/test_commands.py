@@ -189,6 +189,24 @@ def test_a_release_that_a_newer_root_retired_is_not_recorded(
     assert not (gateway.data / "slot-a.suit").exists()
 
 
+@pytest.mark.parametrize("command", ["provision", "verify-slot"])
+def test_a_root_of_another_fleet_vouches_for_nothing(
+    gateway: GatewayFolder, fleet: FleetKit, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data folder of another gateway, as a copied disk has it: the agent does not believe that one either."""
+    stranger = FleetKit.create()
+    foreign = stranger.make_release(IMAGE, sequence=5)
+    with open_record(DISK, gateway.config, Record.TRUST, DEFAULT_LIMITS) as record:
+        record.save(TrustRecord(root=stranger.root_data, fleet_id=stranger.fleet_id).encode())
+    if command == "provision":
+        arguments = gateway.arguments("provision", "--release", put(gateway, foreign.file))
+    else:
+        (gateway.data / "slot-a.suit").write_bytes(foreign.envelope)
+        arguments = gateway.arguments("verify-slot", "a")
+    assert main(arguments) == 1
+    assert "unknown_key" in capsys.readouterr().err
+
+
 def test_no_release_is_recorded_behind_the_back_of_an_agent(gateway: GatewayFolder, release: MadeRelease) -> None:
     with lock_folder(gateway.data):
         assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 2
