@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from narrowboat_protocol.errors import NarrowboatError, Reason, UsageError
@@ -33,6 +34,8 @@ _OK, _REFUSED, _WRONG_USE = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a path need not be text
     log_to_stderr(options.log_level)
     try:
         status: int = options.command(options)

@@ -207,6 +207,13 @@ def test_a_root_of_another_fleet_vouches_for_nothing(
     assert "unknown_key" in capsys.readouterr().err
 
 
+def test_a_request_goes_to_a_path_that_is_no_text(gateway: GatewayFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    path = gateway.folder / os.fsdecode(b"request-\xff.pem")
+    assert main(gateway.arguments("provision", "--csr-out", str(path))) == 0
+    assert x509.load_pem_x509_csr(path.read_bytes()).is_signature_valid
+    assert "request-\\udcff.pem" in capsys.readouterr().out
+
+
 def test_no_release_is_recorded_behind_the_back_of_an_agent(gateway: GatewayFolder, release: MadeRelease) -> None:
     with lock_folder(gateway.data):
         assert main(gateway.arguments("provision", "--release", put(gateway, release.file))) == 2
