@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from narrowboat_bridge.core.actions import Action, Refusal
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_protocol.documents import CampaignDetail, CampaignShow, CampaignStart
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.states import State
-from tests.bridge.world import World, answer, delivered, digest, issued, nonce
-
-
-def refusal(actions: list[Action]) -> Reason:
-    outcome = answer(actions)
-    assert isinstance(outcome, Refusal)
-    return outcome.reason
+from tests.bridge.world import World, answer, delivered, digest, issued, nonce, refusal
 
 
 @pytest.fixture

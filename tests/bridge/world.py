@@ -7,7 +7,21 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
 
-from narrowboat_bridge.core.actions import Action, Answer, Deliver, Refusal, StoreAssignment
+from narrowboat_bridge.core.actions import (
+    Action,
+    Answer,
+    Commit,
+    Deliver,
+    Emit,
+    Record,
+    Refusal,
+    StoreAssignment,
+    StoreAttempt,
+    StoreCampaign,
+    StoreDevice,
+    StoreRelease,
+    StoreReport,
+)
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import (
     CommandAccepted,
@@ -27,6 +41,7 @@ from narrowboat_protocol.documents import (
     CampaignDetail,
     CampaignShow,
     CampaignStart,
+    EventKind,
     Hello,
     PayloadReference,
     Report,
@@ -34,6 +49,7 @@ from narrowboat_protocol.documents import (
     Scope,
     SlotInfo,
 )
+from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.payload import Codec
@@ -215,3 +231,27 @@ def issued(actions: Sequence[Action]) -> list[Assignment]:
 
 def delivered(actions: Sequence[Action]) -> list[str]:
     return [action.device for action in only(Deliver, actions)]
+
+
+def refusal(actions: list[Action]) -> Reason:
+    outcome = answer(actions)
+    assert isinstance(outcome, Refusal)
+    return outcome.reason
+
+
+def alarms(actions: list[Action]) -> list[Emit]:
+    return [action for action in only(Emit, actions) if action.kind is EventKind.ALARM]
+
+
+def check_order(actions: list[Action]) -> None:
+    """Actions of one or more events: within each event writes, one commit, then words."""
+    committed = False
+    for action in actions:
+        if isinstance(action, Commit):
+            committed = True
+        elif isinstance(
+            action, (StoreDevice, StoreReport, StoreRelease, StoreCampaign, StoreAttempt, StoreAssignment, Record)
+        ):
+            committed = False
+        else:
+            assert committed, f"{type(action).__name__} was said before the commit"
