@@ -1,10 +1,14 @@
-"""The fleet, releases and gateway in memory of the tests of the agent core."""
+"""What the tests of the device share: a fleet, its releases and a gateway in memory, and a shell over files."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.device.agent_kit import IMAGE, OTHER_IMAGE
+from tests.device.shell_kit import Rig, build_rig
 from tests.support.fleet import FleetKit, MadeRelease
 from tests.support.gateway import SMALL, Gateway
 
@@ -29,3 +33,8 @@ def gateway(fleet: FleetKit) -> Gateway:
     made = Gateway(fleet)
     made.connect()
     return made
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    yield from build_rig(tmp_path)

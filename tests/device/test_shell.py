@@ -2,162 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-from narrowboat_device.boot.file import FileBootControl
-from narrowboat_device.boot.loader import power_on
-from narrowboat_device.boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
+from narrowboat_device.boot.state import BootState, read_state
 from narrowboat_device.core import actions as act
 from narrowboat_device.core import events as ev
-from narrowboat_device.core.actions import Action, Hook, Record
-from narrowboat_device.core.events import Event, Now
-from narrowboat_device.disk import SystemDisk
-from narrowboat_device.envelopes import EnvelopeFolder
-from narrowboat_device.hooks import HookCommand, HookRunner
+from narrowboat_device.core.actions import Action, Record
+from narrowboat_device.core.events import Now
 from narrowboat_device.inbox import Inbox, InboxClosedError
-from narrowboat_device.loop import Ending, Machine, Shell
-from narrowboat_device.records import RecordFile
-from narrowboat_device.slots import SlotFile
-from narrowboat_device.status import StatusFile, read_status
-from narrowboat_device.workers import Jobs, Workers
+from narrowboat_device.loop import Ending, Shell
+from narrowboat_device.status import read_status
 from narrowboat_protocol.errors import MediumError, Reason
-from narrowboat_protocol.limits import MIB, Limits
-from narrowboat_protocol.release_file import encode_header
-from narrowboat_protocol.states import State
+from narrowboat_protocol.limits import MIB
 from narrowboat_protocol.topics import Channel
-from narrowboat_protocol.transfer import FetchRequest, decode_block
-from narrowboat_protocol.tree import TreeBuilder
+from narrowboat_protocol.transfer import FetchRequest
 from tests.device.kit import file_size_limit
-
-DISK = SystemDisk()
-
-LIMITS = Limits(log2_chunk_size=4, subtree_chunks=4, image_bytes_max=4096)
-SLOT_BYTES = 1024
-CONTENT_BYTES_MAX = 100
-LINK_OPENED, STOP = ev.LinkOpened(), ev.LinkLost()
-DONE = act.Log("done")
-STATUS = act.ShowStatus(State.DOWNLOADING, None, bytes(32), 1, 2, 3, None, None)
-
-
-class ScriptedCore:
-    """Answers each event with the next list of its script; closes the inbox at `STOP` and at its end."""
-
-    def __init__(self, inbox: Inbox, *script: Sequence[Action]) -> None:
-        self.deadline: float | None = None
-        self.heard: list[Event] = []
-        self._inbox = inbox
-        self._script = deque(script)
-
-    def handle(self, event: Event, now: Now) -> Sequence[Action]:
-        self.heard.append(event)
-        actions = self._script.popleft() if self._script else ()
-        if event == STOP or not self._script:
-            self._inbox.close()
-        return actions
-
-
-@dataclass
-class RecordingLink:
-    """Keeps what is published."""
-
-    published: list[tuple[Channel, bytes, int]] = field(default_factory=list)
-    brokers: list[act.UseBroker] = field(default_factory=list)
-    times: list[act.BelieveTime] = field(default_factory=list)
-
-    def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
-        self.published.append((channel, payload, qos))
-
-    def use_broker(self, broker: act.UseBroker) -> None:
-        self.brokers.append(broker)
-
-    def believe_time(self, known: act.BelieveTime) -> None:
-        self.times.append(known)
-
-
-class Clocks:
-    """Time that passes by a second with each look, so that no deadline is waited for in vain."""
-
-    def __init__(self) -> None:
-        self.monotonic_s = 1000.0
-
-    def __call__(self) -> Now:
-        self.monotonic_s += 1.0
-        return Now(self.monotonic_s, 1_800_000_000)
-
-
-@dataclass
-class Rig:
-    """A whole machine in a folder, but for the network."""
-
-    folder: Path
-    inbox: Inbox
-    link: RecordingLink
-    machine: Machine
-    reboots: list[str]
-
-    def run(self, *script: Sequence[Action], first: Sequence[Event] = (LINK_OPENED,)) -> ScriptedCore:
-        core = ScriptedCore(self.inbox, *script)
-        self.ending = Shell(core, self.machine, self.inbox, Clocks()).run(first)
-        return core
-
-    ending: Ending | None = None
-
-    @property
-    def slot_b(self) -> bytes:
-        return (self.folder / "slot-b").read_bytes()
-
-    def record(self, record: Record) -> bytes | None:
-        return self.machine.records[record].load()
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    yield from build_rig(tmp_path)
-
-
-def build_rig(folder: Path, hook: str = "exit 21") -> Iterator[Rig]:
-    state_file, booted_file = folder / "state", folder / "booted"
-    RecordFile.allocate(DISK, state_file, STATE_BYTES_MAX)
-    write_state(DISK, state_file, BootState("a", None, 0, frozenset("a")))
-    power_on(DISK, state_file, booted_file, ("a", "b"))
-    reboots: list[str] = []
-    with ExitStack() as stack:
-        for name in ("slot-a", "slot-b"):
-            (folder / name).write_bytes(bytes(SLOT_BYTES))
-        slots = {
-            name: stack.enter_context(SlotFile(DISK, name, folder / f"slot-{name}", LIMITS, writable=name == "b"))
-            for name in ("a", "b")
-        }
-        for record in Record:
-            RecordFile.allocate(DISK, folder / record, CONTENT_BYTES_MAX)
-        records = {
-            record: stack.enter_context(RecordFile(DISK, folder / record, CONTENT_BYTES_MAX)) for record in Record
-        }
-        inbox = Inbox(block_bytes_max=1000)
-        hooks = HookRunner({Hook.DOWNLOAD: HookCommand(("/bin/sh", "-c", hook), 60.0)}, "a", folder / "status")
-        workers = Workers(Jobs(DISK, slots, hooks, inbox), inbox)
-        stack.callback(workers.close)
-        stack.callback(hooks.close)
-        link = RecordingLink()
-        machine = Machine(
-            slots=slots,
-            records=records,
-            envelopes=EnvelopeFolder(DISK, folder, LIMITS),
-            boot=FileBootControl(DISK, state_file, booted_file, ("a", "b"), 3),
-            workers=workers,
-            link=link,
-            status=StatusFile(DISK, folder / "status", {"device": "gw-1"}),
-            reboot=lambda: reboots.append("reboot"),
-        )
-        yield Rig(folder, inbox, link, machine, reboots)
+from tests.device.shell_kit import DISK, DONE, LINK_OPENED, SLOT_BYTES, STATUS, STOP, Clocks, Rig, ScriptedCore
 
 
 def test_every_action_reaches_its_part_of_the_machine(rig: Rig) -> None:
@@ -260,75 +122,6 @@ def test_a_reboot_is_the_last_thing_that_happens(rig: Rig) -> None:
     assert rig.reboots == ["reboot"]
     assert rig.record(Record.JOURNAL) == b"rebooting"
     assert core.heard == [LINK_OPENED]
-
-
-def test_workers_answer_in_the_order_of_their_slot(rig: Rig) -> None:
-    image = bytes(range(100))
-    builder = TreeBuilder(LIMITS)
-    builder.update(image)
-    built = builder.finish()
-    core = rig.run(
-        [
-            act.WriteChunks("b", 0, image),
-            act.SyncSlot("b", 7),
-            act.HashSlot("b", built.tree, 1, 2),
-            act.ReadBackSlot("b", built.tree),
-        ],
-        *[[]] * 3,
-    )
-    assert core.heard == [
-        LINK_OPENED,
-        ev.SlotSynced(7),
-        ev.SlotHashed(1, built.leaves[32:96]),
-        ev.SlotReadBack(built.layer, built.image_sha256),
-    ]
-
-
-def test_a_hook_answers_as_an_event(rig: Rig) -> None:
-    core = rig.run([act.RunHook(Hook.DOWNLOAD, 7)], [])
-    assert core.heard[1] == ev.HookFinished(Hook.DOWNLOAD, 7, ev.HookOutcome.NOT_NOW, "")
-
-
-def test_a_worker_that_fails_tells_which_action(rig: Rig) -> None:
-    builder = TreeBuilder(LIMITS)
-    builder.update(bytes(SLOT_BYTES + 1))
-    action = act.ReadBackSlot("b", builder.finish().tree)
-    core = rig.run([action], [])
-    failed = core.heard[1]
-    assert isinstance(failed, ev.ActionFailed)
-    assert (failed.action, failed.reason) == (action, Reason.MEDIUM_FAILED)
-
-
-def test_a_mistake_of_ours_in_a_worker_ends_the_process(rig: Rig) -> None:
-    with pytest.raises(KeyError):
-        rig.run([act.SyncSlot("no such slot", 1)], [], [])
-
-
-def test_a_release_file_answers_as_a_bridge_would(rig: Rig, tmp_path: Path) -> None:
-    payload = bytes(range(250))
-    path = tmp_path / "release.nbr"
-    path.write_bytes(encode_header(len(payload), Limits()) + payload)
-    core = rig.run(
-        [act.Fetch(f"file:{path}", Channel.GET, b"digest 8" + bytes(24), ((10, 150), (200, 50)), 100)], [], [], []
-    )
-    blocks = [decode_block(heard.message) for heard in core.heard if isinstance(heard, ev.BlockArrived)]
-    assert [(block.offset, bytes(block.data)) for block in blocks] == [
-        (10, payload[10:110]),
-        (110, payload[110:160]),
-        (200, payload[200:250]),
-    ]
-    assert {bytes(block.digest_prefix) for block in blocks} == {b"digest 8"}
-
-
-@pytest.mark.parametrize("content", [None, b"NBRELS1\n" + bytes(20)])
-def test_a_release_file_that_went_away_is_told(rig: Rig, tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "release.nbr"
-    if content is not None:
-        path.write_bytes(content)
-    core = rig.run([act.Fetch(f"file:{path}", Channel.GET, bytes(32), ((0, 100),), 100)], [])
-    failed = core.heard[1]
-    assert isinstance(failed, ev.ActionFailed)
-    assert failed.reason is Reason.NO_SOURCE
 
 
 def test_a_deadline_is_told_when_nothing_else_happens(rig: Rig) -> None:
@@ -451,60 +244,3 @@ def test_nothing_comes_too_late_or_too_soon_out_of_an_empty_inbox(monkeypatch: p
     monkeypatch.setattr(threading.Condition, "wait_for", lambda _self, _ready, timeout_s: waited_s.append(timeout_s))
     assert Inbox(block_bytes_max=100).get(2.5) is None
     assert sum(waited_s) == 2.5
-
-
-# The status file.
-
-
-def test_the_status_file_is_written_five_times_a_second_at_most(tmp_path: Path) -> None:
-    path = tmp_path / "status"
-    status = StatusFile(DISK, path, {"device": "gw-1"})
-    written = 0
-    for tick in range(100):
-        before = path.stat().st_mtime_ns if path.exists() else None
-        inode = path.stat().st_ino if path.exists() else None
-        status.show(STATUS)
-        status.flush(Now(tick / 100, tick))
-        written += path.stat().st_ino != inode or path.stat().st_mtime_ns != before
-    assert 4 <= written <= 6
-
-
-def test_the_last_status_is_never_held_back_for_good(tmp_path: Path) -> None:
-    status = StatusFile(DISK, tmp_path / "status", {})
-    status.flush(Now(0.0, 1))
-    status.count_link()
-    status.flush(Now(0.1, 1))
-    deadline = status.deadline
-    assert deadline is not None
-    status.flush(Now(deadline, 2))
-    assert read_status(DISK, tmp_path / "status")["links_opened"] == 1
-    assert status.deadline is None
-
-
-def test_a_status_file_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    status = StatusFile(DISK, tmp_path / "absent" / "status", {})
-    for second in range(3):
-        status.show(STATUS)
-        status.flush(Now(float(second), second))
-    assert len(caplog.records) == 1
-
-
-def test_the_status_says_what_the_agent_showed(tmp_path: Path) -> None:
-    status = StatusFile(DISK, tmp_path / "status", {"device": "gw-1"})
-    status.show(STATUS)
-    status.flush(Now(0.0, 1_800_000_000))
-    assert json.loads((tmp_path / "status").read_text()) == {
-        "device": "gw-1",
-        "state": "downloading",
-        "hold": None,
-        "release": "00" * 32,
-        "done_bytes": 1,
-        "total_bytes": 2,
-        "wire_bytes": 3,
-        "reason": None,
-        "detail": None,
-        "hold_since": None,
-        "hold_next_check": None,
-        "links_opened": 0,
-        "updated_at": 1_800_000_000,
-    }
