@@ -64,16 +64,13 @@ class Site:
     """A fleet and everything that it may be told to run."""
 
     fleet: Kit
+    roots: tuple[bytes, ...]
+    """Every root that the owner makes, the first one included."""
     releases: tuple[MadeRelease, ...]
     operators: tuple[OperatorKit, ...]
     operators_document: bytes
     folder: tempfile.TemporaryDirectory[str]
-    """For uploads, of which there are none."""
-
-    @cached_property
-    def roots(self) -> tuple[bytes, ...]:
-        """Every root that the owner makes, the first one included."""
-        return (self.fleet.root_data, *self.fleet.root_chain(_ROOTS))
+    """For the list of what is revoked."""
 
     @cached_property
     def files(self) -> Files:
@@ -114,6 +111,7 @@ class Site:
 def site() -> Site:
     """The one of this process."""
     fleet = _fleet()
+    roots = (fleet.root_data, *fleet.root_chain(_ROOTS))
     operators = tuple(fleet.operator(name) for name in OPERATORS)
     noise = random.Random(7)
     releases = tuple(
@@ -122,7 +120,7 @@ def site() -> Site:
         )
         for number, size in enumerate(_IMAGE_BYTES)
     )
-    return Site(fleet, releases, operators, fleet.operators(*operators), tempfile.TemporaryDirectory())
+    return Site(fleet, roots, releases, operators, fleet.operators(*operators), tempfile.TemporaryDirectory())
 
 
 @cache
