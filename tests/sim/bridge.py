@@ -18,6 +18,7 @@ from typing import Protocol
 from narrowboat_bridge.audit import AuditChain
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Now, ReleaseAdded, Restored
+from narrowboat_bridge.server import schema
 from narrowboat_bridge.server.crew import Crew
 from narrowboat_bridge.server.director import Director
 from narrowboat_bridge.server.enrolment import EnrolmentIntake
@@ -33,8 +34,7 @@ from narrowboat_bridge.server.performer import Office, Performer
 from narrowboat_bridge.server.revocation import RevocationList
 from narrowboat_bridge.server.root_shelf import RootShelf
 from narrowboat_bridge.server.store import Loaded, Store
-from narrowboat_bridge.server.upload_worker import UploadOutcome, UploadWorker
-from narrowboat_bridge.server.uploads import UploadLimits, Uploads
+from narrowboat_bridge.server.upload_worker import AddBlock, UploadOutcome
 from narrowboat_protocol.topics import Channel, bridge_subscriptions, parse_topic
 from narrowboat_protocol.trust import Trust
 from tests.support.fleet import NOW
@@ -44,6 +44,7 @@ from .broker import Broker, Message
 from .clients import BridgeClient
 from .network import Path
 from .site import Site
+from .uploads import SimUploadWorker, UploadFolder
 from .weather import Weather
 from .world import Handle, World
 
@@ -75,6 +76,10 @@ class BridgeWatch(Protocol):
         """The database is an older one."""
         ...
 
+    def uploaded(self, got: bytes, expected: bytes) -> None:
+        """The bridge says of a file that it has so much of it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Process:
@@ -84,6 +89,7 @@ class _Process:
     loop: Loop
     inbox: Inbox
     payloads: PayloadServer
+    uploads: SimUploadWorker
     control: BridgeClient
     data: BridgeClient
     metrics: Metrics
@@ -111,6 +117,7 @@ class SimBridge:
         self._process: _Process | None = None
         self._starting: Handle | None = None
         self._roots = 1
+        self._uploads = UploadFolder(world, site, watch)
         self.clock_off_s = 0
 
     @property
@@ -157,6 +164,9 @@ class SimBridge:
         self._world.note("bridge dies", silently)
         for client in (process.control, process.data):
             client.stop(silently=silently)
+        process.uploads.die()
+        if silently:
+            self._uploads.lose_power(self._rng)
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -176,6 +186,10 @@ class SimBridge:
     def copy(self) -> None:
         """Somebody makes a backup."""
         self._disk.copy()
+
+    def end(self) -> None:
+        """The world ends."""
+        self._uploads.remove()
 
     @property
     def root(self) -> bytes:
@@ -201,6 +215,9 @@ class SimBridge:
 
     def committed(self, batch: Batch) -> None:
         self._watch.committed(batch)
+        for row in batch.get(schema.releases, ()) if self._weather.uploads else ():
+            if row["digest"] == self._site.releases[-1].digest:
+                self._uploads.took_in(self._site.releases[-1])
         if self._fuse == "after":
             raise BridgeDiedError
 
@@ -257,13 +274,23 @@ class SimBridge:
 
     def _take_document(self, message: Message) -> None:
         assert self._process is not None
-        self._process.inbox.offer(MessageArrived(parse_topic(message.topic), message.payload))
+        topic = parse_topic(message.topic)
+        if topic.channel is Channel.UPLOAD:
+            self._process.uploads.offer(AddBlock(topic.name, message.payload))
+            return
+        self._process.inbox.offer(MessageArrived(topic, message.payload))
         self._waiting += 1
         self._wake(self._rng.random() * _BATCH_S)
 
     def _take_request(self, message: Message) -> None:
         assert self._process is not None
         self._process.payloads.serve(parse_topic(message.topic), message.payload)
+
+    def _take_outcome(self, outcome: UploadOutcome) -> None:
+        assert self._process is not None
+        self._process.inbox.put(outcome)
+        self._waiting += 1
+        self._wake(0.0)
 
     def _opened(self) -> None:
         assert self._process is not None
@@ -311,6 +338,7 @@ class SimBridge:
         )
         if not loaded.state.releases:
             self._add_releases(campaigns, performer)
+        uploads = self._uploads.open(lambda: self.clocks().wall_s, self._take_outcome)
         loop = Loop(
             Parts(
                 campaigns=campaigns,
@@ -318,7 +346,7 @@ class SimBridge:
                 enrolments=EnrolmentIntake(trust.fleet_id, 200.0, metrics),
                 desk=desk,
                 performer=performer,
-                uploads=_no_uploads(site, lambda: self.clocks().wall_s, metrics),
+                uploads=uploads,
                 publisher=self,
                 metrics=metrics,
                 roots=roots,
@@ -330,10 +358,11 @@ class SimBridge:
             clocks=self.clocks,
         )
         control, data = self._make_clients()
-        return _Process(campaigns, loop, inbox, payloads, control, data, metrics)
+        return _Process(campaigns, loop, inbox, payloads, uploads, control, data, metrics)
 
     def _add_releases(self, campaigns: Campaigns, performer: Performer) -> None:
-        for number, release in enumerate(self._site.known_releases):
+        there = self._site.known_releases[:-1] if self._weather.uploads else self._site.known_releases
+        for number, release in enumerate(there):
             event = ReleaseAdded(release, "anna", number.to_bytes(16, "big"))
             performer.perform(campaigns.handle(event, self.clocks()), self.clocks())
 
@@ -365,21 +394,10 @@ def _office(site: Site, trust: Trust, loaded: Loaded, wall_s: Callable[[], int])
     )
 
 
-def _no_uploads(site: Site, wall_s: Callable[[], int], metrics: Metrics) -> UploadWorker:
-    """Releases are there from the beginning. An upload that is asked for waits for ever, as its thread never starts."""
-    folder = FolderPath(site.folder.name)
-    uploads = Uploads(folder / "uploads", folder / "payloads", site.fleet.trust(), UploadLimits(1, 1), wall_s)
-    return UploadWorker(uploads, _ignore, metrics)
-
-
 def _altered(payload: bytes, place: int) -> bytes:
     forged = bytearray(payload)
     forged[place] ^= 0x10
     return bytes(forged)
-
-
-def _ignore(_outcome: UploadOutcome) -> None:
-    pass
 
 
 def _nothing() -> None:

@@ -328,6 +328,9 @@ class OperatorClient(Client):
     def command(self, payload: bytes) -> None:
         self.send(Message(operator_topic(self.user, Channel.COMMAND), payload, 1, _DOCUMENT_BYTES))
 
+    def upload(self, block: bytes) -> None:
+        self.send(Message(operator_topic(self.user, Channel.UPLOAD), block, 1, len(block)))
+
     def take(self, message: Message) -> None:
         self._take(message)
 

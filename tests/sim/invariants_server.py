@@ -7,6 +7,8 @@
     agreement      in calm weather, over a connection that carries, the server and the device's slot contradict each
                    other for `AGREEMENT_S` at most
     clones         no healthy device raises the alarm, whatever was lost, doubled, late, or put back to an older copy
+    uploads        what the bridge tells as stored of a file is a beginning of it, and no less than before; what it
+                   takes in is whole
     bounds         no queue and no table grows beyond what was declared
     convergence    after all faults have healed, whatever was asked for last is true everywhere, within a bounded time
     silence        and then nobody has anything to say
@@ -125,6 +127,10 @@ class ServerInvariants:
         """
         self._unheard.update(self._boxes)
         self._is_restored = True
+
+    def uploaded(self, got: bytes, expected: bytes) -> None:
+        if got != expected:
+            raise BrokenError("uploads", f"expected {len(expected)} bytes of the file, got {len(got)} or others")
 
     def committed(self, batch: Batch) -> None:
         for row in batch.get(schema.campaigns, ()):

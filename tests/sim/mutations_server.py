@@ -18,10 +18,12 @@ from narrowboat_bridge.core.campaigns import Campaigns
 from narrowboat_bridge.core.records import Device
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
+from narrowboat_bridge.server.uploads import Uploads
 from narrowboat_device.core.memory import Memory
 from narrowboat_device.core.roots import Roots
 from narrowboat_device.core.voice import Voice
 from narrowboat_protocol.states import State
+from narrowboat_protocol.transfer import decode_block
 
 from .weather import Weather
 
@@ -58,6 +60,15 @@ def _boot_number_in_memory_alone(memory: Any, **changes: Any) -> Any:
 
 def _release_files_are_unheard_of(attempt: Any, device: Any, release: bytes, _newest_counter: int, now_s: int) -> Any:
     return judge_success(attempt, device, release, -1, now_s)
+
+
+def _blocks_follow_each_other_as_they_come(uploads: Any, operator: str, message: bytes) -> None:
+    block = decode_block(message)
+    upload = uploads._open.get((operator, block.digest_prefix))  # noqa: SLF001
+    if upload is not None:
+        with upload.path.open("ab") as file:
+            file.write(block.data)
+        upload.offset += len(block.data)
 
 
 def _hello_is_never_answered(voice: Any, ack: Any, now: Any) -> Any:
@@ -106,6 +117,11 @@ MUTATIONS: dict[str, Mutation] = {
         lambda: patch.object(Roots, "chain_arrived", lambda *_, **__: []),
         "convergence",
         Weather(roots_s=30.0, power_cuts_s=100.0),
+    ),
+    "a block is stored where the file ends": Mutation(
+        lambda: patch.object(Uploads, "add_block", _blocks_follow_each_other_as_they_come),
+        "uploads",
+        Weather(uploads=1.0, loss=0.1),
     ),
     "every pair is remembered": Mutation(
         lambda: patch("narrowboat_bridge.core.registry.RECENT_PAIRS", 1 << 20), "bounds", Weather()

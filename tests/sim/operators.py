@@ -21,6 +21,7 @@ from .broker import Broker, Message
 from .clients import OperatorClient
 from .network import Path
 from .site import Site
+from .uploads import Push
 from .world import Handle, World
 
 _LIFE_S = 300
@@ -55,6 +56,7 @@ class SimOperator:
         self.name = kit.name
         self.path = path
         self.campaigns: list[str] = []
+        self._push: Push | None = None
         self._client.start()
 
     @property
@@ -79,6 +81,7 @@ class SimOperator:
             if question.timer is not None:
                 question.timer.cancel()
         self._questions.clear()
+        self._push = None
 
     def start_campaign(
         self, name: str, release: bytes, devices: tuple[str, ...] | None, on_reply: OnReply, **terms: object
@@ -87,6 +90,14 @@ class SimOperator:
         self.campaigns.append(name)
         fields = {"campaign": name, "release": release, "devices": devices} | terms
         self.ask(CampaignStart.model_validate(fields), on_reply)
+
+    def send_block(self, block: bytes) -> None:
+        self._client.upload(block)
+
+    def push(self) -> None:
+        """Push the newest release, unless that is under way."""
+        if self._push is None or self._push.is_over:
+            self._push = Push(self._world, self, self._site.releases[-1])
 
     def be_busy(self, devices: tuple[str, ...]) -> None:
         """Do something that an operator does."""

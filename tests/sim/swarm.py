@@ -103,7 +103,8 @@ class Clearing:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._operator = fleet.operators[0]
-        releases = fleet.site.releases[-1:] if fleet.weather.newer_agents else fleet.site.releases
+        takes_newest = fleet.weather.newer_agents or fleet.weather.uploads
+        releases = fleet.site.releases[-1:] if takes_newest else fleet.site.releases
         self._release = fleet.world.rng.choice(releases).digest
         self._tries = 0
         self._campaign = ""
@@ -150,6 +151,8 @@ class Clearing:
     def _begin(self) -> None:
         """Make room, then start; a start that is refused is tried again under another name."""
         self._tries += 1
+        if self._fleet.weather.uploads:
+            self._operator.push()
         self._campaign = f"last-{self._tries}"
         self._abort_next([*{name: None for other in self._fleet.operators for name in other.campaigns}])
 
@@ -186,6 +189,8 @@ def sail(seed: int, disk: BridgeDisk | None = None, weather: Weather | None = No
         error.add_note(f"replay: python -m tests.sim --seed {seed}")
         error.add_note(f"weather: {fleet.weather.words()}\n{fleet.world.tail(_NOTES_SHOWN)}")
         raise
+    finally:
+        fleet.bridge.end()
     return Outcome(seed, fleet.world.log_digest(), fleet.world.steps, fleet.world.now_s)
 
 

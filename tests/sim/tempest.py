@@ -66,6 +66,8 @@ class Tempest:
             self._repeat(weather.bridge_restores_s / 2, fleet.bridge.copy)
         for operator in fleet.operators:
             self._repeat(_OPERATOR_S, lambda operator=operator: operator.be_busy(fleet.names))  # type: ignore[misc]
+            if weather.uploads:
+                self._repeat(_OPERATOR_S, operator.push)
 
     @property
     def _paths(self) -> list[Path]:

@@ -82,6 +82,8 @@ class Weather:
     """A second bridge joins the shared subscription and hangs: its part of the requests is lost."""
     roots_s: float = 0.0
     """The owner publishes the next root."""
+    uploads: float = 0.0
+    """Above 0 if the newest release is not there from the beginning: operators push it."""
     disk_lies: float = 0.0
     """How likely the first gateway's medium acknowledges a flush and loses it. Of that gateway nothing is expected."""
     newer_agents: float = 0.0
@@ -143,6 +145,7 @@ _BOUNDS: dict[str, Bounds] = {
     "dead_members_s": (60.0, 600.0),
     "installs_s": (100.0, 600.0),
     "roots_s": (30.0, 400.0),
+    "uploads": (1.0, 1.0),
 }
 _STORAGE_SHARE = 0.4
 """So many seeds may have storage that fails, which costs the most to simulate."""
