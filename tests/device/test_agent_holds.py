@@ -54,6 +54,22 @@ def test_a_budget_that_is_spent_before_the_download_begins_pays_for_no_block(
     assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
 
 
+def test_a_spent_budget_pays_for_no_block_that_rotted_before_the_proof(gateway: Gateway, release: MadeRelease) -> None:
+    brought_to(gateway, State.VERIFYING, release)
+    gateway.assign(release, byte_budget=10_000)
+    gateway.give(ev.WireBytesCounted(10_001))
+    asked = len(gateway.fetched())
+    gateway.slots["b"][100] ^= 1
+    gateway.reading_back = True
+    for _ in range(3):
+        gateway.power_on()
+        gateway.connect()
+        gateway.pass_time(10)
+    assert (gateway.state, len(gateway.fetched())) == (State.VERIFYING, asked)
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_spent_budget_pays_for_no_block_when_the_same_is_assigned_anew(
     gateway: Gateway, release: MadeRelease
 ) -> None:

@@ -294,10 +294,10 @@ class Lifecycle:
         return [*self._hold_if_spent(now), *self._fetching.start(now)]
 
     def _hold_if_spent(self, now: Now) -> list[Action]:
-        """Before a download goes on: no request leaves once the budget is spent."""
+        """Before a download or its proof goes on: no request leaves once the budget is spent, for rot neither."""
         attempt = self._course.current
-        spent = attempt.state is State.DOWNLOADING and attempt.budget_is_spent
-        return self._wait_for_budget(now) if spent else []
+        may_fetch = attempt.state in (State.DOWNLOADING, State.VERIFYING)
+        return self._wait_for_budget(now) if may_fetch and attempt.budget_is_spent else []
 
     def _wait_for_budget(self, now: Now) -> list[Action]:
         return self._course.wait_for(HoldReason.BYTE_BUDGET, now.monotonic_s + _BUDGET_CHECK_S, now)
