@@ -67,14 +67,10 @@ def _renew(disk: Disk, config: Config, limits: Limits, stop: Flag, renewed: Call
 
 
 def _ask(disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: int | None) -> bool:
-    from .enrol import Surroundings, claim_name, enrol
+    from .enrol import Surroundings, enrol
     from .enrol_link import EnrolmentLink
-    from .rendezvous import Papers
 
-    assert config.enrolment is not None
-    enrolment, broker = config.enrolment, config.broker
-    tls = Papers(broker.server_ca, enrolment.certificate, enrolment.key or broker.key).context()
-    link = EnrolmentLink(broker.host, enrolment.port, claim_name(disk, config), tls)
+    link = EnrolmentLink(disk, config, limits, stop)
     around = Surroundings(os.urandom, random.uniform, lambda seconds: not stop.wait(seconds))
     return enrol(disk, config, limits, link, around, attempts_max)
 

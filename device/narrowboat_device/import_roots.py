@@ -28,7 +28,13 @@ def import_roots(disk: Disk, config: Config, limits: Limits, source: str, say: C
     """Walk to the newest root that `source` has. Returns the version that is trusted then; `say` takes lines of
     progress. Raises `UsageError`, `PeerError` (a root that is not believed) or `MediumError`.
     """
-    read = root_source(source, limits)
+    return walk_roots(disk, config, limits, root_source(source, limits), say)
+
+
+def walk_roots(
+    disk: Disk, config: Config, limits: Limits, read: Callable[[int], bytes | None], say: Callable[[str], None]
+) -> int:
+    """The same with `read`, which gives the root of a version, or None if there is none."""
     with lock_folder(config.storage.data_dir), open_record(disk, config, Record.TRUST, limits) as file:
         content = file.load()
         if file.is_newer:

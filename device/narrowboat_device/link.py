@@ -25,19 +25,15 @@ rules; nothing that is received is ever logged.
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Event as Flag
 from threading import Thread
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -46,6 +42,7 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, device_subscriptions, device_topic
 
+from .connection import UNREADABLE, BoundedClient, Meter, bounded_sockets
 from .core.actions import BelieveTime, UseBroker
 from .core.events import (
     AckArrived,
@@ -70,13 +67,7 @@ _SESSION_S = 3600
 _CLOSE_WAIT_S = 2.0
 _COUNT_INTERVAL_S = 0.25
 _QUEUED_MESSAGES_MAX = 64
-_PACKETS_WAITING_MAX = 1000
 _PACKET_OVERHEAD_BYTES = KIB
-# struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
-_TCP_INFO_BYTES_RECEIVED = 128
-
-# What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
-_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
 
 _log = logging.getLogger(__name__)
 
@@ -87,75 +78,6 @@ def reconnect_wait_s(attempt: int, was_refused: bool) -> float:  # noqa: FBT001 
     state.attempt_number = attempt
     wait = _WAIT(state)
     return _REFUSED_WAIT_S_MIN + wait if was_refused else wait
-
-
-class _Meter:
-    """Adds up what each socket received, by the kernel's count."""
-
-    def __init__(self) -> None:
-        self._before = 0
-        self._current = 0
-
-    @property
-    def total(self) -> int:
-        return self._before + self._current
-
-    def begin(self) -> None:
-        """A new socket: the old one's count stands."""
-        self._before, self._current = self.total, 0
-
-    def read(self, sock: object) -> None:
-        """Take the count of the open socket, if it is one."""
-        if isinstance(sock, socket.socket):
-            with suppress(OSError):
-                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
-
-
-def _socket_class(packet_bytes_max: int, meter: _Meter, tls_time: TlsTime) -> type[ssl.SSLSocket]:
-    """The sockets of a link.
-
-    paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
-    anything of that size is allocated; here the request is refused, which paho takes for a lost connection. And it
-    forgets the socket of a handshake that failed; here that is counted and closed, as is one whose dates do not count.
-    """
-
-    class LinkSocket(ssl.SSLSocket):
-        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-            if buflen > packet_bytes_max:
-                raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
-            return super().recv(buflen, flags)
-
-        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature is ssl's
-            meter.begin()
-            try:
-                super().do_handshake(block)
-                tls_time.judge(self)
-            except OSError:
-                meter.read(self)
-                self.close()
-                raise
-
-    return LinkSocket
-
-
-class _LinkClient(Client):
-    """paho's client, bounded in what a broker can make it keep.
-
-    Without QoS 2: each such message would be kept until the broker releases it, 65,535 in all, and the broker need not
-    care for what we subscribed to. And with an end to the answers (PUBACK, PINGRESP, PUBCOMP) that wait to be sent: a
-    broker that sends and never reads would have them pile up without one.
-    """
-
-    def _packet_handle(self) -> MQTTErrorCode:
-        if len(self._out_packet) >= _PACKETS_WAITING_MAX:
-            raise MQTTException("more to answer than the broker reads")
-        return super()._packet_handle()
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        if self._in_packet["command"] & 0x04:
-            raise MQTTException("a message at QoS 2")
-        return super()._handle_publish()
 
 
 class Link:
@@ -178,9 +100,9 @@ class Link:
         self._wait_s = wait_s
         self._client: Client | None = None
         self._closing = Flag()
-        self._meter = _Meter()
+        self._meter = Meter()
         self._packet_bytes_max = limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
-        self._endpoint.tls.sslsocket_class = _socket_class(self._packet_bytes_max, self._meter, tls_time)
+        self._endpoint.tls.sslsocket_class = bounded_sockets(self._packet_bytes_max, self._meter, tls_time)
         self._told_bytes = 0
         self._carried_data = False
         self._was_refused = False
@@ -266,7 +188,7 @@ class Link:
         while status == MQTTErrorCode.MQTT_ERR_SUCCESS:
             try:
                 status = client.loop(_LOOP_S)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 _log.warning("the broker sent what no broker sends: %s", type(error).__name__)
                 return
             now_s = self._monotonic_s()
@@ -285,7 +207,7 @@ class Link:
         return device_subscriptions(self._endpoint.device)
 
     def _new_client(self) -> Client:
-        client = _LinkClient(
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id="",  # the broker makes it the name in our certificate
             protocol=MQTTv5,

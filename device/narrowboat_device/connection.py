@@ -1,0 +1,95 @@
+"""What every connection to a broker is made of: sockets and a client that take no more than they should.
+
+Whatever a broker sends is read only within bounds: no packet above a limit, no message at QoS 2, nothing after a
+certificate whose dates do not count. Bytes are counted by the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import struct
+from contextlib import suppress
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.exception import MQTTException
+
+from .tls_time import TlsTime
+
+# struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
+_TCP_INFO_BYTES_RECEIVED = 128
+_PACKETS_WAITING_MAX = 1000
+
+# What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
+UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
+
+
+class Meter:
+    """Adds up what each socket received, by the kernel's count."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self._current = 0
+
+    @property
+    def total(self) -> int:
+        return self._before + self._current
+
+    def begin(self) -> None:
+        """A new socket: the old one's count stands."""
+        self._before, self._current = self.total, 0
+
+    def read(self, sock: object) -> None:
+        """Take the count of the open socket, if it is one."""
+        if isinstance(sock, socket.socket):
+            with suppress(OSError):
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
+
+
+def bounded_sockets(packet_bytes_max: int, meter: Meter, tls_time: TlsTime) -> type[ssl.SSLSocket]:
+    """The sockets of a link.
+
+    paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
+    anything of that size is allocated; here the request is refused, which paho takes for a lost connection. And it
+    forgets the socket of a handshake that failed; here that is counted and closed, as is one whose dates do not count.
+    """
+
+    class LinkSocket(ssl.SSLSocket):
+        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+            if buflen > packet_bytes_max:
+                raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
+            return super().recv(buflen, flags)
+
+        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature is ssl's
+            meter.begin()
+            try:
+                super().do_handshake(block)
+                tls_time.judge(self)
+            except OSError:
+                meter.read(self)
+                self.close()
+                raise
+
+    return LinkSocket
+
+
+class BoundedClient(Client):
+    """paho's client, bounded in what a broker can make it keep.
+
+    Without QoS 2: each such message would be kept until the broker releases it, 65,535 in all, and the broker need not
+    care for what we subscribed to. And with an end to the answers (PUBACK, PINGRESP, PUBCOMP) that wait to be sent: a
+    broker that sends and never reads would have them pile up without one.
+    """
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        if len(self._out_packet) >= _PACKETS_WAITING_MAX:
+            raise MQTTException("more to answer than the broker reads")
+        return super()._packet_handle()
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        if self._in_packet["command"] & 0x04:
+            raise MQTTException("a message at QoS 2")
+        return super()._handle_publish()
