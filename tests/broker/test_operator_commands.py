@@ -180,7 +180,7 @@ def test_a_viewer_looks_and_does_not_steer(desk: Desk, pushed: Path) -> None:
     for command in (("campaign", "start", pushed), ("release", "push", desk.release("6.0.0", 1, 2))):
         outcome = desk.type(*command, operator="viewer")
         assert outcome.status == 1
-        assert "expected the role admin or operator for campaign_start, got viewer" in outcome.error_line
+        assert "expected the role admin or operator" in outcome.error_line
 
 
 def test_repeating_a_start_changes_nothing_and_another_start_is_a_conflict(desk: Desk, pushed: Path) -> None:
