@@ -45,6 +45,7 @@ from narrowboat_protocol.errors import NarrowboatError, UsageError
 from narrowboat_protocol.topics import Channel
 from tests.device.kit import DISK
 
+from .sampling import add_options, chosen, tell_failure
 from .station import LIMITS, Station, make_station
 
 STATE = (
@@ -284,37 +285,32 @@ def _hello(started: Start) -> Hello:
     return Hello.decode(SignedDocument.decode(next(said).payload).content)
 
 
-def explore(ward: Ward, chosen: Sequence[Variant]) -> int:
+def explore(ward: Ward, variants: Sequence[Variant]) -> int:
     """Try variants; print what does not hold, and a table. Returns how many did not end well."""
     begun_s = time.monotonic()
-    tried = Counter(variant.file for variant in chosen)
+    tried = Counter(variant.file for variant in variants)
     failed = 0
-    for variant in chosen:
+    for variant in variants:
         if wrong := ward.suffer(variant):
             failed += 1
-            print(f"--only {str(variant)!r}", *wrong, sep="\n  ", flush=True)
+            tell_failure(variant, wrong)
     for file, count in tried.items():
         print(f"{file:24}{count:8}")
-    print(f"{len(chosen)} variants, {failed} that did not end well, {time.monotonic() - begun_s:.0f} s")
+    print(f"{len(variants)} variants, {failed} that did not end well, {time.monotonic() - begun_s:.0f} s")
     return failed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.corruption")
-    parser.add_argument("--variants", type=int, help="so many of them; default: all")
-    parser.add_argument("--seed", type=int, default=1, help="which of them")
-    parser.add_argument("--only", metavar="VARIANT", help="one, as a failure names it")
+    add_options(parser, "variants")
     options = parser.parse_args()
     logging.getLogger("narrowboat_device").propagate = False
     with tempfile.TemporaryDirectory(prefix="narrowboat-") as name:
         ward = Ward(Path(name))
-        chosen = ward.variants()
-        print(f"a gateway has {len(chosen)} variants")
-        if options.only is not None:
-            chosen = [variant for variant in chosen if str(variant) == options.only]
-        elif options.variants is not None:
-            chosen = random.Random(options.seed).sample(chosen, min(options.variants, len(chosen)))
-        return 1 if explore(ward, chosen) or not chosen else 0
+        variants = ward.variants()
+        print(f"a gateway has {len(variants)} variants")
+        variants = chosen(variants, options)
+        return 1 if explore(ward, variants) or not variants else 0
 
 
 if __name__ == "__main__":

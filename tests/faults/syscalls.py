@@ -20,7 +20,6 @@ not a power cut, since the kernel keeps what was written: `amnesia` is for that.
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from pathlib import Path
 from tests.support.tools import require_tool
 
 from .mounts import keep_mounts_to_ourselves
+from .sampling import add_options, chosen, tell_failure
 from .station import DONE, NOT_DONE, Station, live, make_station
 from .strace import Call, Ran, calls_of, read_log, run_child, synced_spans, tracing
 from .verdict import unfinished, violations, wrong_end
@@ -159,7 +159,7 @@ def explore(bench: Bench, points: Sequence[Point]) -> int:
         tried[point.call.name, point.fault] += 1
         if wrong := bench.suffer(point):
             third += 1
-            print(f"--only {str(point)!r}", *wrong, sep="\n  ", flush=True)
+            tell_failure(point, wrong)
     width = max(len(name) for name in (*CHANGING, *READING))
     print(" " * width, *(f"{fault:>8}" for fault in FAULTS))
     for name in (*CHANGING, *READING):
@@ -176,9 +176,7 @@ def _run(*command: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.syscalls")
     parser.add_argument("--ext4", action="store_true", help="on an ext4 of its own; needs root")
-    parser.add_argument("--points", type=int, help="so many of them; default: all")
-    parser.add_argument("--seed", type=int, default=1, help="which of them")
-    parser.add_argument("--only", metavar="POINT", help="one, as a failure names it")
+    add_options(parser, "points")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="narrowboat-") as name:
         folder = Path(name)
@@ -194,10 +192,7 @@ def _explore(folder: Path, medium: Path, options: argparse.Namespace) -> int:
     bench = Bench(folder, medium)
     points = points_of(bench.count())
     print(f"an update makes {len(points)} points")
-    if options.only is not None:
-        points = [point for point in points if str(point) == options.only]
-    elif options.points is not None:
-        points = random.Random(options.seed).sample(points, min(options.points, len(points)))
+    points = chosen(points, options)
     return 1 if explore(bench, points) or not points else 0
 
 
