@@ -122,7 +122,7 @@ MUTATIONS = (
     Mutation(
         "the journal ends an attempt before its report is kept",
         "core.course", "Course.end",
-        "[kept, self.memory.save_attempt(ended), *said]", "[self.memory.save_attempt(ended), kept, *said]",
+        "[kept, saved, *said,", "[saved, kept, *said,",
         "update", "outbox",
     ),
     Mutation(
@@ -134,7 +134,7 @@ MUTATIONS = (
     Mutation(
         "an end is said before it is kept",
         "core.course", "Course.end",
-        "[kept, self.memory.save_attempt(ended), *said]", "[*said, kept, self.memory.save_attempt(ended)]",
+        "[kept, saved, *said,", "[*said, kept, saved,",
         "abort", "said",
     ),
     Mutation(
