@@ -153,6 +153,28 @@ def test_what_is_installed_from_a_file_after_a_success_changes_what_an_operator_
     assert shown.reason is (Reason.SUPERSEDED if state is State.ROLLED_BACK else None)
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_is_assigned_during_a_trial_may_succeed_from_either_slot(stays: bool) -> None:
+    """The trial ends first, and leaves one slot or the other for what was assigned."""
+    world = World()
+    world.hello()
+    world.start()
+    world.hello(pair=(2, 1), assignment_counter=1, running_slot="b", slots=slots(a=None, b=1), state=State.ON_TRIAL)
+    world.start("c2", 2)
+    world.report(State.ON_TRIAL, pair=(2, 2), slot="b", parked=2)
+    left, new = ("b", "a") if stays else ("a", "b")
+    if stays:
+        world.report(State.SUCCEEDED, pair=(2, 3), slot="b")
+    else:
+        world.hello(pair=(3, 1), assignment_counter=2, state=State.ROLLED_BACK)
+    after = slots(a=2, b=1) if stays else slots(a=None, b=2)
+    world.hello(pair=(4, 1), assignment_counter=2, running_slot=new, slots=after, state=State.ON_TRIAL)
+    assert not alarms(world.report(State.SUCCEEDED, pair=(4, 2), slot=new, attempt=2, about=2))
+    assert world.attempt(campaign="c2").state is State.SUCCEEDED
+    world.hello(pair=(5, 1), assignment_counter=2, running_slot=left, slots=after, state=State.SUCCEEDED)
+    assert world.attempt(campaign="c2").state is State.ROLLED_BACK
+
+
 def test_a_release_file_on_trial_does_not_fulfil_a_campaign_yet() -> None:
     world = World()
     world.hello(running_slot="b", slots=slots(a=2, b=1), state=State.ON_TRIAL)

@@ -107,12 +107,12 @@ def already_runs(attempt: Attempt, device: Device, now_s: int) -> Attempt:
 
 def before_the_work(device: Device, release: bytes | None) -> tuple[str | None, bytes | None]:
     """The slot that a device would be in without the release, and what is in it: the one that runs, or the other one if
-    the release runs already, be it on trial.
+    the release runs already, be it on trial. Which one it is is not known while another release is on trial.
     """
-    if device.running_release != release:
-        return device.hello.running_slot, device.running_release
-    other = device.slot_other_than_running()
-    return (other.name, other.release) if other else (None, None)
+    if device.running_release == release:
+        other = device.slot_other_than_running()
+        return (other.name, other.release) if other else (None, None)
+    return (None, None) if device.is_on_trial else (device.hello.running_slot, device.running_release)
 
 
 def _from_old_slot(attempt: Attempt, report: Report, release: bytes) -> bool:

@@ -46,6 +46,7 @@ class Devices:
         self._acknowledge(device, said, event.challenge, turn)
         turn.say(Emit(EventKind.DEVICE_SEEN, device=device.name, release=device.running_release))
         self._note_acceptance(device, turn)
+        self._note_old_slot(device, turn)
         self._reconsider_success(device, now, turn)
         campaign = self._ledger.open_campaign_for(device)
         if campaign is not None:
@@ -158,6 +159,15 @@ class Devices:
         attempt = self._ledger.attempt_with_counter(device.name, issued.counter)
         if attempt is not None and not attempt.accepted:
             self._changes.put_attempt(replace(attempt, accepted=True), turn)
+
+    def _note_old_slot(self, device: Device, turn: Turn) -> None:
+        """What was assigned during the trial of another release begins when that has ended, from the slot left then."""
+        attempt = self._ledger.newest_attempt(device.name)
+        if attempt is None or attempt.old_slot is not None or not attempt.counters:
+            return
+        slot, release = before_the_work(device, self._ledger.campaigns[attempt.campaign].release)
+        if slot is not None:
+            self._changes.put_attempt(replace(attempt, old_slot=slot, old_release=release), turn)
 
     def _move_attempt(self, device: Device, report: Report, now: Now, turn: Turn) -> None:
         attempt = self._ledger.attempt_with_counter(device.name, report.attempt)
