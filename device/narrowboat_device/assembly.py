@@ -69,6 +69,7 @@ class Gateway:
     inbox: Inbox
     started: Started
     """The agent's first event."""
+    link: Link | NoLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
         reboot = _rebooter(config.boot.reboot_command if with_link else None)
-        yield Gateway(agent, storage.machine(workers, link, reboot), inbox, storage.started)
+        yield Gateway(agent, storage.machine(workers, link, reboot), inbox, storage.started, link)
 
 
 @contextmanager
@@ -283,7 +284,7 @@ def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Ma
 
 def _open_link(
     config: Config, settings: Settings, limits: Limits, inbox: Inbox, stack: ExitStack, started: Started
-) -> Publisher:
+) -> Link:
     """Connect by what the records say; the agent tells what changes."""
     broker = config.broker
     papers = Papers(broker.server_ca, broker.certificate, broker.key)

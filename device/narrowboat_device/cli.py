@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
                 again.set()
                 inbox.close()
 
-            start_renewal(disk, config, DEFAULT_LIMITS, ended, renewed)
+            start_renewal(disk, config, DEFAULT_LIMITS, gateway.link, ended, renewed)
             with _stoppable(inbox):
                 ending = Shell(gateway.agent, gateway.machine, inbox).run([gateway.started])
             ended.set()

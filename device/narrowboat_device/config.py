@@ -91,7 +91,7 @@ class BrokerConfig(_Section):
 
 
 class EnrolmentConfig(_Section):
-    """How this gateway gets its certificate from the fleet. Without this section it is made by hand."""
+    """How this gateway gets its certificate from the fleet. Without this section the first is made by hand."""
 
     port: int = Field(default=8884, ge=1, le=65535, description="the port of the broker's enrolment listener")
     certificate: Location = Field(description="PEM file with the birth certificate, or that of a claim")

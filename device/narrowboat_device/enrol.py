@@ -118,14 +118,13 @@ class Applicant:
 
     def request(self, nonce: bytes) -> bytes:
         config, hardware = self._config, hardware_of(self._config)
-        assert config.enrolment is not None
         request = EnrolmentRequest(
             csr=x509.load_pem_x509_csr(signing_request(self._disk, config)).public_bytes(Encoding.DER),
             nonce=nonce,
             cose_key=self._key.public.to_cbor(),
             vouchers=tuple(key.public.to_cbor() for key in self._vouchers),
             wish=config.gateway.name,
-            serial=config.enrolment.serial,
+            serial=None if config.enrolment is None else config.enrolment.serial,
             vendor_id=hardware.vendor_id.bytes,
             class_id=hardware.class_id.bytes,
         )
@@ -177,8 +176,9 @@ def name_in(certificate: x509.Certificate) -> str | None:
 
 def _vouchers(disk: Disk, config: Config, fleet_id: bytes, own: PrivateKey) -> list[PrivateKey]:
     """The birth key, if it is another than the own one, and the key of the claim secret, if there is one."""
-    assert config.enrolment is not None
-    vouchers = []
+    vouchers: list[PrivateKey] = []
+    if config.enrolment is None:
+        return vouchers
     if config.enrolment.vouches:
         pem = read_bounded(disk, config.enrolment.key or config.broker.key, _PEM_BYTES_MAX, "[enrolment] key")
         vouchers.append(PrivateKey.from_pem(pem))

@@ -29,6 +29,8 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, Full, Queue
 from threading import Event as Flag
 from threading import Thread
 
@@ -65,6 +67,7 @@ _CONNECT_TIMEOUT_S = 30.0
 _LOOP_S = 1.0
 _SESSION_S = 3600
 _CLOSE_WAIT_S = 2.0
+_REPLY_TIMEOUT_S = 30.0
 _COUNT_INTERVAL_S = 0.25
 _QUEUED_MESSAGES_MAX = 64
 _PACKET_OVERHEAD_BYTES = KIB
@@ -108,6 +111,8 @@ class Link:
         self._was_refused = False
         device = self._endpoint.device
         self._data_topic = device_topic(device, Channel.DATA)
+        self._reply_topic = device_topic(device, Channel.REPLY)
+        self._replies: Queue[bytes] | None = None
         self._documents: dict[str, Callable[[bytes], DeliveryArrived | AckArrived | RootChainArrived]] = {
             device_topic(device, Channel.ASSIGN): DeliveryArrived,
             device_topic(device, Channel.ACK): AckArrived,
@@ -123,6 +128,21 @@ class Link:
         client = self._client
         if client is not None:
             client.publish(device_topic(self._endpoint.device, channel), payload, qos)
+
+    def ask(self, _kid: bytes, request: bytes, /) -> bytes | None:
+        """Send a request for a certificate over the connection that stands; the first reply, if one comes in time. May
+        be called from any thread, by one at a time.
+        """
+        if self._client is None:
+            return None
+        replies = self._replies = Queue[bytes](maxsize=1)
+        self.publish(Channel.REQUEST, request, qos=1)
+        try:
+            return replies.get(timeout=_REPLY_TIMEOUT_S)
+        except Empty:
+            return None
+        finally:
+            self._replies = None
 
     def use_broker(self, broker: UseBroker) -> None:
         """Connect as the newest root says from the next connection on."""
@@ -261,6 +281,11 @@ class Link:
         if message.topic == self._data_topic:
             self._meter.read(client.socket())
             self._inbox.offer_block(BlockArrived(bytes(message.payload), self._meter.total, self._monotonic_s()))
+        elif message.topic == self._reply_topic:
+            replies = self._replies
+            if replies is not None:
+                with suppress(Full):
+                    replies.put_nowait(bytes(message.payload))
         elif message.topic == ROOT_TOPIC:
             self._inbox.put_from_peer(RootArrived(bytes(message.payload), retained=message.retain))
         elif (event := self._documents.get(message.topic)) is not None:

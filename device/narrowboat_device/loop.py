@@ -87,6 +87,9 @@ class NoLink:
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         """Send nothing."""
 
+    def ask(self, kid: bytes, request: bytes, /) -> bytes | None:
+        """Ask nobody."""
+
     def use_broker(self, broker: act.UseBroker) -> None:
         """Connect to nobody."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event as Flag
 
 import pytest
 from cryptography import x509
@@ -21,7 +22,10 @@ from narrowboat_device.assembly import read_signer
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.cli import REBOOT_STATUS
 from narrowboat_device.config import Config, load_config
+from narrowboat_device.identity import be_somebody, start_renewal
+from narrowboat_device.loop import NoLink
 from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.payload import Codec
 from tests.support.agent_thread import AgentThread
 from tests.support.live_fleet import NARROWBOAT_DEVICE
@@ -56,6 +60,14 @@ class Aged:
     def done_bytes(self) -> int:
         return AgentThread(self.path).done_bytes
 
+    def age(self, days: int) -> None:
+        """Give it a certificate that was issued so long ago."""
+        pki = self.lab.fleet.path / "pki"
+        authority = Authority.from_pem((pki / "device-ca.pem").read_bytes(), (pki / "device-ca-key.pem").read_bytes())
+        public = load_pem_private_key(self.config.broker.key.read_bytes(), None).public_key()
+        old = issue_client(authority, self.name, public, int(time.time()) - days * 86_400)  # type: ignore[arg-type]
+        self.config.broker.certificate.write_bytes(old)
+
     def switch_on(self) -> Child:
         config = self.config
         power_on(DISK, config.boot.state_file, config.boot.booted_path, config.slot_names)
@@ -79,12 +91,9 @@ def aged(lab: Lab, name: str, days: int, *, relay: RelayThread | None = None, en
     kid = PrivateKey.from_pem(birth.key.read_bytes()).public.kid.hex()
     registered = lab.type("device", "register", name, "--key", kid)
     assert registered.status == 0, registered.err
-    pki = lab.fleet.path / "pki"
-    authority = Authority.from_pem((pki / "device-ca.pem").read_bytes(), (pki / "device-ca-key.pem").read_bytes())
-    public = load_pem_private_key(config.broker.key.read_bytes(), None).public_key()
-    old = issue_client(authority, name, public, int(time.time()) - days * 86_400)  # type: ignore[arg-type]
-    config.broker.certificate.write_bytes(old)
-    return Aged(lab, config, made.config)
+    gateway = Aged(lab, config, made.config)
+    gateway.age(days)
+    return gateway
 
 
 @pytest.fixture
@@ -111,6 +120,18 @@ def test_a_certificate_that_is_due_is_renewed_and_used_by_the_process_that_runs(
         assert agent.running
         gateway.switch_off(agent)
         assert agent.status == 0
+
+
+def test_a_certificate_that_was_made_by_hand_is_renewed_over_the_link(lab: Lab, rogue: Rogue) -> None:
+    made = lab.make_gateway("renew-hand")
+    gateway = Aged(lab, load_config(made.config), made.config)
+    gateway.age(DUE_DAYS)
+    old = gateway.certificate
+    agent = gateway.switch_on()
+    wait_for(lambda: len(certificates_said(rogue, "renew-hand")) == 2, PATIENCE_S, "a hello with the new one")
+    assert certificates_said(rogue, "renew-hand") == [old, gateway.certificate]
+    gateway.switch_off(agent)
+    assert agent.status == 0
 
 
 def test_a_renewal_in_mid_download_fetches_nothing_again_that_was_synced(lab: Lab, rogue: Rogue) -> None:
@@ -146,3 +167,17 @@ def test_a_gateway_whose_certificate_is_over_comes_back_by_its_birth_key(lab: La
     assert read_signer(DISK, gateway.config).public == own
     gateway.switch_off(agent)
     assert agent.status == 0
+
+
+def test_a_gateway_whose_clock_says_2090_is_given_the_same_certificate_and_not_started_anew(lab: Lab) -> None:
+    """Else it would ask and start, and ask and start, as fast as the link allows."""
+    config = aged(lab, "renew-2090", OVER_DAYS).config
+    stop, renewed = Flag(), Flag()
+    assert be_somebody(DISK, config, DEFAULT_LIMITS, stop) == config
+    before = config.broker.certificate.stat().st_ino
+    thread = start_renewal(DISK, config, DEFAULT_LIMITS, NoLink(), stop, renewed.set, lambda: 3.8e9)
+    wait_for(lambda: config.broker.certificate.stat().st_ino != before, PATIENCE_S, "the certificate to be written")
+    stop.set()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not renewed.is_set()
