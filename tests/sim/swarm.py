@@ -41,6 +41,8 @@ _STRAGGLERS_S = 120.0
 """By then every command that was on its way has arrived or is lost."""
 _LOOK_S = 20.0
 _HEALED_BOOTS = 4
+_PATIENCE = 4
+"""So often somebody looks for agents that stand aside: one may be installing from a file until its person gives up."""
 _OFF_S = 2.0
 _BOOT_S = 120.0
 _ANSWERS_S = 800.0
@@ -218,7 +220,7 @@ def _weather_the_storm(fleet: Fleet) -> None:
         for mooring in fleet.moorings.values():
             mooring.cut_power(_OFF_S)
         world.run(world.now_s + _BOOT_S)
-    if fleet.weather.newer_agents:
+    for _ in range(_PATIENCE if fleet.weather.newer_agents else 0):
         world.run(world.now_s + _BOOT_S)
         for mooring in fleet.moorings.values():
             if mooring.stands_aside:
