@@ -125,7 +125,10 @@ class Fetching:
         suspects = progress.suspects[:SUSPECTS_MAX]
         moved = attempt.model_copy(update={"next_chunk": progress.next_chunk, "suspects": suspects})
         if download.phase in (Phase.READ_BACK, Phase.PROVED) and attempt.state is State.DOWNLOADING:
-            return course.enter(moved, State.VERIFYING, now)
+            # A proof needs no request, but what rotted does: a spent budget holds that too.
+            wait, entered = course.wait, course.enter(moved, State.VERIFYING, now)
+            course.wait = wait
+            return entered
         if moved == attempt:
             return []
         actions: list[Action] = [course.memory.save_attempt(moved)]
