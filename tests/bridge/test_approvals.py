@@ -172,7 +172,8 @@ def test_an_approval_that_is_repeated_changes_nothing(world: World) -> None:
 def test_a_campaign_that_is_approved_late_takes_devices_from_one_that_was_started_meanwhile(world: World) -> None:
     summary = start(world)
     world.start("c2", 2)
-    approve(world, summary)
+    serials = {action.campaign.name: action.campaign.serial for action in only(StoreCampaign, approve(world, summary))}
+    assert serials["c1"] > serials["c2"], "which is how a bridge that starts again knows"
     (assignment,) = [each for each in issued(world.tick()) if each.device == "gw-1"]
     assert (assignment.campaign, assignment.targets[0].release) == ("c1", digest(1))
     assert world.attempt(campaign="c2").state is None

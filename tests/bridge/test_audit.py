@@ -14,8 +14,16 @@ from narrowboat_bridge.core.actions import Record
 from narrowboat_bridge.core.changes import STEPS_RECORDED_MAX
 from narrowboat_bridge.server.store import Store
 from narrowboat_protocol.cbor import decode, encode
-from narrowboat_protocol.documents import CampaignAbort, CampaignList, CampaignStart, OperatorRole
-from narrowboat_protocol.errors import MediumError
+from narrowboat_protocol.documents import (
+    AuditList,
+    AuditPage,
+    CampaignAbort,
+    CampaignList,
+    CampaignStart,
+    OperatorRole,
+    Scope,
+)
+from narrowboat_protocol.errors import MediumError, Reason
 from narrowboat_protocol.states import State
 from tests.bridge.kit import running_bridge
 from tests.bridge.world import World, only
@@ -141,6 +149,29 @@ def test_what_nobody_vouches_for_and_what_only_looks_leaves_no_entry(tmp_path: P
     assert bridge.metrics.value("refused.command.unknown_key") == 5
     assert bridge.metrics.value("refused.command.unknown_operator") == 5
     assert bridge.metrics.value("refused.command.expired") == 5
+
+
+def test_an_admin_of_the_whole_fleet_reads_the_log_page_by_page_and_reading_adds_nothing(tmp_path: Path) -> None:
+    fleet = FleetKit.create()
+    anna, ben = fleet.operator("anna"), fleet.operator("ben", scope=Scope(name_prefix="gw-"))
+    read: list[AuditEntry] = []
+    with running_bridge(tmp_path, fleet, anna, ben) as bridge:
+        for number in range(5):
+            bridge.take(
+                "nb/o/anna/command", anna.command(CampaignAbort(campaign="c1"), request_id=bytes([number]) * 16)
+            )
+        more = True
+        while more:
+            look = AuditList(after=len(read), limit=2)
+            bridge.take("nb/o/anna/command", anna.command(look, request_id=bytes([50 + len(read)]) * 16))
+            page = AuditPage.from_cbor(bridge.replies()[-1].result)
+            read += [AuditEntry(each.sequence, each.content, each.hash) for each in page.entries]
+            more = page.more
+        bridge.take("nb/o/ben/command", ben.command(AuditList(), request_id=bytes(16)))
+        assert bridge.replies("ben")[-1].reason is Reason.NOT_PERMITTED
+    assert verify_chain(fleet.fleet_id, read).sequence == 5
+    with closing(Store(bridge.config.store_path, fleet.fleet_id, 200)) as store:
+        assert list(store.audit_entries()) == read
 
 
 def content_of(entry: AuditEntry) -> dict[int, object]:

@@ -7,15 +7,20 @@ from __future__ import annotations
 import json
 import random
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from narrowboat_bridge.cli.client import OperatorClient
+from narrowboat_protocol.documents import CampaignAbort, CampaignSummary
+from narrowboat_protocol.errors import PeerError
 from tests.bridge.cli_kit import Outcome, run, write_release_toml
 from tests.support.live_fleet import LiveFleet
 from tests.support.processes import Children, wait_for
@@ -181,6 +186,32 @@ def test_a_viewer_looks_and_does_not_steer(desk: Desk, pushed: Path) -> None:
         outcome = desk.type(*command, operator="viewer")
         assert outcome.status == 1
         assert "expected the role admin or operator" in outcome.error_line
+
+
+def test_the_log_is_read_over_the_broker_and_a_bridge_whose_log_was_altered_is_found_out(
+    desk: Desk, pushed: Path
+) -> None:
+    with OperatorClient(desk.configuration("operator"), None, 10) as client:
+        for number in range(3):
+            with pytest.raises(PeerError, match="unknown_campaign"):
+                client.call(CampaignAbort(campaign=f"none-{number}"), CampaignSummary)
+    told = desk.type("audit", "export", "--from-bridge")
+    assert told.status == 0, told.err
+    kept = run("audit", "export", "--fleet", desk.fleet.path)
+    assert told.out == kept.out
+    assert len(told.out.splitlines()) > 3
+    head = json.loads(run("audit", "verify", "--fleet", desk.fleet.path, "--json").out)["head"]
+    assert json.loads(desk.type("audit", "verify", "--from-bridge", "--head", head, "--json").out)["head"] == head
+    refused = desk.type("audit", "export", "--from-bridge", operator="viewer")
+    assert (refused.status, refused.out) == (1, "")
+    assert "not_permitted" in refused.error_line
+    with closing(sqlite3.connect(desk.fleet.path / "bridge" / "data" / "bridge.sqlite")) as store:
+        store.execute("DROP TRIGGER audit_refuses_UPDATE")
+        store.execute("UPDATE audit SET content = CAST(replace(content, 'none-2', 'none-x') AS BLOB)")
+        store.commit()
+    found_out = desk.type("audit", "verify", "--from-bridge")
+    assert found_out.status not in (0, 3)
+    assert "was altered" in found_out.error_line
 
 
 def test_repeating_a_start_changes_nothing_and_another_start_is_a_conflict(desk: Desk, pushed: Path) -> None:

@@ -272,6 +272,13 @@ PLAIN: list[tuple[str, Document]] = [
     ("device reject", doc.DeviceReject(kid=DEVICE.public.kid)),
     ("device revoke", doc.DeviceRevoke(device="gw-1")),
     ("device resolve", doc.DeviceResolve(device="gw-1")),
+    ("audit list", doc.AuditList(after=41)),
+    (
+        "audit page",
+        doc.AuditPage(
+            entries=(doc.AuditLink(sequence=42, content=seeded("entry", 40), hash=seeded("chain")),), more=False
+        ),
+    ),
     ("claim page", doc.ClaimPage(claims=(CLAIM,), more=False)),
     ("enrolment page", doc.EnrolmentPage(enrolments=(ENROLLED,), more=False)),
     ("device page", doc.DevicePage(devices=(DEVICE_SUMMARY,), more=True)),

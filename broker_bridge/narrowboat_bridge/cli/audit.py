@@ -1,4 +1,5 @@
-"""`narrowboat audit`: the audit log of a bridge, checked and exported from its store, without the bridge.
+"""`narrowboat audit`: the audit log of a bridge, checked and exported: from its store, without the bridge, or from the
+bridge itself, which an admin asks for one page after the other. Each page is verified before the next one is asked for.
 
 The store is only read, and may be in use. An export has one entry a line, as JSON: what it says in words, and the bytes
 that were hashed, so that it can be verified where it is kept. Verifying one also compares the words with the bytes.
@@ -12,19 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from itertools import tee
 from pathlib import Path
 from urllib.parse import quote
 
 from narrowboat_protocol.cbor import decode
-from narrowboat_protocol.errors import EncodingError, MediumError, Reason
+from narrowboat_protocol.documents import AuditList, AuditPage
+from narrowboat_protocol.errors import EncodingError, MediumError, Reason, UsageError
 
 from ..audit import ENTRY_BYTES_MAX, AuditEntry, Head, verify_chain, walk_chain
 from .arguments import Subparsers, add_command, add_group, digest, parse_digest
+from .client import OperatorClient, connect
 from .exits import ExitCode
 from .fleet_folder import FleetFolder
+from .operator_toml import add_operator_arguments
 from .output import JsonValue, iso_time, print_json_line, print_result
 
 _Entries = Generator[AuditEntry, None, None]
@@ -33,6 +37,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _LINE_BYTES_MAX = 16 * ENTRY_BYTES_MAX
 _TIME_END_S = 1 << 37
 _HEAD_DIGITS_MAX = 15
+_PAGE_ENTRIES = 200
 _ENTRIES = "SELECT sequence, content, hash FROM audit ORDER BY sequence"
 
 
@@ -61,23 +66,48 @@ def add_parser(subparsers: Subparsers) -> None:
         parser.add_argument(
             "--fleet-id", metavar="HEX", type=digest, help="where the chain begins, if there is no fleet folder"
         )
+        parser.add_argument("--from-bridge", action="store_true", help="ask the bridge, as an admin of the whole fleet")
+        add_operator_arguments(parser)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    fleet_id, path = _source(arguments)
-    with closing(_entries(path)) as entries:
+    with _opened(arguments) as (fleet_id, entries):
         end = verify_chain(fleet_id, entries, arguments.head)
     print_result({"entries": end.sequence, "head": f"{end.sequence}:{end.hash.hex()}"}, as_json=arguments.json)
     return ExitCode.OK
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    fleet_id, path = _source(arguments)
-    with closing(_entries(path)) as entries:
+    with _opened(arguments) as (fleet_id, entries):
         walked, shown = tee(entries)
         for _ in walk_chain(fleet_id, walked):
             print_json_line(_described(next(shown)))
     return ExitCode.OK
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[tuple[bytes, _Entries]]:
+    """The fleet id, and the entries from wherever they are asked for, nothing of them checked."""
+    if arguments.from_bridge:
+        if arguments.file is not None:
+            raise UsageError(Reason.BAD_USE, "expected a FILE or --from-bridge, got both; leave one out")
+        with connect(arguments) as client, closing(_told(client)) as entries:
+            yield client.trust.fleet_id, entries
+        return
+    fleet_id, path = _source(arguments)
+    with closing(_entries(path)) as entries:
+        yield fleet_id, entries
+
+
+def _told(client: OperatorClient) -> _Entries:
+    """What the bridge tells, page by page: the next page is asked for when this one was used up."""
+    after, more = 0, True
+    while more:
+        page = client.call(AuditList(after=after, limit=_PAGE_ENTRIES), AuditPage)
+        for entry in page.entries:
+            yield AuditEntry(entry.sequence, entry.content, entry.hash)
+            after = entry.sequence
+        more = page.more and bool(page.entries)
 
 
 def _source(arguments: argparse.Namespace) -> tuple[bytes, Path]:

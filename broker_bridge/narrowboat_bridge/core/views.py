@@ -94,7 +94,7 @@ def standing_word(attempt: Attempt) -> str:
 def campaign_detail(sight: Sight, campaign: Campaign, after: str | None, limit: int) -> CampaignDetail:
     ordered = sorted(sight.attempts_in(campaign), key=lambda attempt: attempt.device)
     rest = [attempt for attempt in ordered if after is None or attempt.device > after]
-    shown = _fitting(map(attempt_summary, rest[:limit]))
+    shown = fitting(map(attempt_summary, rest[:limit]))
     summary = campaign_summary(sight, campaign, failures_ahead(sight, campaign))
     return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest))
 
@@ -102,7 +102,7 @@ def campaign_detail(sight: Sight, campaign: Campaign, after: str | None, limit: 
 def campaign_page(sight: Sight) -> CampaignPage:
     """The newest campaigns, newest first."""
     newest = sight.campaigns()[::-1][:_CAMPAIGNS_SHOWN_MAX]
-    return CampaignPage(campaigns=_fitting(campaign_summary(sight, campaign) for campaign in newest))
+    return CampaignPage(campaigns=fitting(campaign_summary(sight, campaign) for campaign in newest))
 
 
 def device_summary(ledger: Ledger, device: Device) -> DeviceSummary:
@@ -121,7 +121,7 @@ def device_summary(ledger: Ledger, device: Device) -> DeviceSummary:
 
 def device_page(sight: Sight, after: str | None, limit: int) -> DevicePage:
     rest = [name for name in sight.names() if after is None or name > after]
-    shown = _fitting(device_summary(sight.ledger, sight.ledger.devices[name]) for name in rest[:limit])
+    shown = fitting(device_summary(sight.ledger, sight.ledger.devices[name]) for name in rest[:limit])
     return DevicePage(devices=shown, more=len(shown) < len(rest))
 
 
@@ -132,7 +132,7 @@ def device_detail(ledger: Ledger, device: Device) -> DeviceDetail:
         summary=device_summary(ledger, device),
         hardware=f"{hello.component} on vendor {hello.vendor_id.hex()} class {hello.class_id.hex()}",
         agent_version=hello.agent_version,
-        attempts=_fitting(newest[:_ATTEMPTS_OF_DEVICE_SHOWN_MAX]),
+        attempts=fitting(newest[:_ATTEMPTS_OF_DEVICE_SHOWN_MAX]),
     )
 
 
@@ -152,7 +152,7 @@ def claim_summary(claim: Claim) -> ClaimSummary:
 
 def claim_page(ledger: Ledger, after: str | None, limit: int) -> ClaimPage:
     rest = sorted(name for name in ledger.claims if after is None or name > after)
-    shown = _fitting(claim_summary(ledger.claims[name]) for name in rest[:limit])
+    shown = fitting(claim_summary(ledger.claims[name]) for name in rest[:limit])
     return ClaimPage(claims=shown, more=len(shown) < len(rest))
 
 
@@ -170,7 +170,7 @@ def enrolment_summary(registration: Registration) -> EnrolmentSummary:
 
 def enrolment_page(ledger: Ledger, after: bytes | None, limit: int) -> EnrolmentPage:
     rest = sorted(kid for kid in ledger.registrations if after is None or kid > after)
-    shown = _fitting(enrolment_summary(ledger.registrations[kid]) for kid in rest[:limit])
+    shown = fitting(enrolment_summary(ledger.registrations[kid]) for kid in rest[:limit])
     return EnrolmentPage(enrolments=shown, more=len(shown) < len(rest))
 
 
@@ -190,7 +190,7 @@ def taken_in(release: Release) -> UploadState:
     return UploadState(offset=release.file_size_bytes, release=release_summary(release))
 
 
-def _fitting(documents: Iterable[DocumentT]) -> tuple[DocumentT, ...]:
+def fitting(documents: Iterable[DocumentT]) -> tuple[DocumentT, ...]:
     """As many of the first documents as fit in one reply."""
     shown: list[DocumentT] = []
     size_bytes = 0

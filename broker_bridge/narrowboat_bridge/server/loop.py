@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
-from narrowboat_protocol.documents import LOOKS, EventKind, RoleName, UploadBegin, UploadFinish
+from narrowboat_protocol.documents import LOOKS, AuditList, EventKind, RoleName, UploadBegin, UploadFinish
 from narrowboat_protocol.errors import NarrowboatError, PeerError, Reason
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, Topic, operator_topic
 
@@ -222,6 +222,9 @@ class Loop:
             self._parts.performer.record("command", accepted.operator, facts, now)
             event = Emit(EventKind.COMMAND, operator=accepted.operator, detail=accepted.verb.value)
             self._parts.performer.perform([event], now)
+        if isinstance(request, AuditList):
+            self._show_audit(accepted, request, now)
+            return
         if not isinstance(request, (UploadBegin, UploadFinish)):
             self._feed(
                 CommandAccepted(
@@ -246,6 +249,17 @@ class Loop:
         if not self._parts.uploads.offer(job):
             busy = Refusal(Reason.BUSY, "expected room for another upload, got none; try again in a moment")
             self._parts.performer.perform([Answer(accepted.operator, accepted.request_id, busy)], now)
+
+    def _show_audit(self, accepted: Accepted, request: AuditList, now: Now) -> None:
+        """The log is of the whole fleet, so only who sees all of it may read it."""
+        outcome = (
+            self._parts.performer.audit_page(request.after, request.limit)
+            if accepted.scope is None
+            else Refusal(
+                Reason.NOT_PERMITTED, "expected an admin of the whole fleet, got one with a scope; ask another"
+            )
+        )
+        self._parts.performer.perform([Answer(accepted.operator, accepted.request_id, outcome)], now)
 
     def _take_outcome(self, outcome: UploadOutcome) -> None:
         if isinstance(outcome.result, Release):

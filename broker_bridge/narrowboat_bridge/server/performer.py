@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, assert_never
 
-from narrowboat_protocol.documents import EnrolmentOutcome, EventKind
+from narrowboat_protocol.documents import AuditLink, AuditPage, EnrolmentOutcome, EventKind
 from narrowboat_protocol.topics import EVENT_TOPIC, Channel, Party, device_topic, enrolment_reply_topic, operator_topic
 
 from ..audit import AuditChain
 from ..core import actions as act
 from ..core.actions import Action, Answer
 from ..core.events import Now
+from ..core.views import fitting
 from .director import Director
 from .herald import Herald
 from .issuer import Issuer
@@ -83,6 +84,12 @@ class Performer:
     def record(self, what: str, who: str, facts: Mapping[str, str | int], now: Now) -> None:
         """Append an entry to the audit log, in this batch."""
         self._store.put_audit_entry(self._chain.append(now.wall_s, what, who, facts))
+
+    def audit_page(self, after: int, limit: int) -> AuditPage:
+        """What the audit log has on disk after an entry, as much as fits in a reply."""
+        found = self._store.audit_entries_after(after, limit + 1)
+        shown = fitting(AuditLink(sequence=e.sequence, content=e.content, hash=e.hash) for e in found[:limit])
+        return AuditPage(entries=shown, more=len(shown) < len(found))
 
     def note_operators(self, taken: OperatorsTaken) -> None:
         """Store, in this batch, which operators document was taken, so that no older one is taken later."""

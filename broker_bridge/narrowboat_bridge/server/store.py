@@ -203,6 +203,12 @@ class Store:
             for row in self._connection.execute(select(schema.audit).order_by(schema.audit.c.sequence)):
                 yield AuditEntry(row.sequence, row.content, row.hash)
 
+    def audit_entries_after(self, sequence: int, limit: int) -> list[AuditEntry]:
+        """The next entries that are on disk."""
+        rows = select(schema.audit).where(schema.audit.c.sequence > sequence).order_by(schema.audit.c.sequence)
+        with self._transaction():
+            return [AuditEntry(**row) for row in self._connection.execute(rows.limit(limit)).mappings()]
+
     def _write(self, now_s: int) -> None:
         """The transaction of one commit."""
         with self._transaction():

@@ -115,6 +115,7 @@ class Verb(StrEnum):
     DEVICE_REJECT = "device_reject"
     DEVICE_REVOKE = "device_revoke"
     DEVICE_RESOLVE = "device_resolve"
+    AUDIT_LIST = "audit_list"
 
 
 _ALL = frozenset(OperatorRole)
@@ -139,11 +140,20 @@ ROLES: dict[Verb, frozenset[OperatorRole]] = {
     Verb.DEVICE_REJECT: _ADMIN,
     Verb.DEVICE_REVOKE: _ADMIN,
     Verb.DEVICE_RESOLVE: _ADMIN,
+    Verb.AUDIT_LIST: _ADMIN,
 }
 """Who may ask for what. Blocks of an upload are taken from whoever began it."""
 
 LOOKS = frozenset(
-    {Verb.DEVICE_LIST, Verb.DEVICE_SHOW, Verb.CAMPAIGN_SHOW, Verb.CAMPAIGN_LIST, Verb.CLAIM_LIST, Verb.ENROLMENT_LIST}
+    {
+        Verb.DEVICE_LIST,
+        Verb.DEVICE_SHOW,
+        Verb.CAMPAIGN_SHOW,
+        Verb.CAMPAIGN_LIST,
+        Verb.CLAIM_LIST,
+        Verb.ENROLMENT_LIST,
+        Verb.AUDIT_LIST,
+    }
 )
 """The verbs that change nothing. All others steer."""
 
@@ -281,6 +291,13 @@ class DeviceResolve(Request):
     device: Name = key(1)
 
 
+class AuditList(Request):
+    """A page of the audit log, in its order."""
+
+    after: Counter = key(1, 0)
+    limit: int = key(2, 100, ge=1, le=200)
+
+
 REQUESTS: dict[Verb, type[Request]] = {
     Verb.DEVICE_LIST: DeviceList,
     Verb.DEVICE_SHOW: DeviceShow,
@@ -300,6 +317,7 @@ REQUESTS: dict[Verb, type[Request]] = {
     Verb.DEVICE_REJECT: DeviceReject,
     Verb.DEVICE_REVOKE: DeviceRevoke,
     Verb.DEVICE_RESOLVE: DeviceResolve,
+    Verb.AUDIT_LIST: AuditList,
 }
 
 

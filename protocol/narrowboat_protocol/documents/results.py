@@ -147,6 +147,19 @@ class EnrolmentPage(Document):
     more: bool = key(2)
 
 
+class AuditLink(Document):
+    """One entry of the audit log, as it was hashed, and the hash of the chain up to it."""
+
+    sequence: Counter = key(1)
+    content: Annotated[bytes, Field(min_length=1, max_length=16_384)] = key(2)
+    hash: Digest = key(3)
+
+
+class AuditPage(Document):
+    entries: Annotated[tuple[AuditLink, ...], AS_TUPLE] = key(1, max_length=200)
+    more: bool = key(2)
+
+
 RESULTS: dict[Verb, type[Document]] = {
     Verb.DEVICE_LIST: DevicePage,
     Verb.DEVICE_SHOW: DeviceDetail,
@@ -166,4 +179,5 @@ RESULTS: dict[Verb, type[Document]] = {
     Verb.DEVICE_REJECT: EnrolmentSummary,
     Verb.DEVICE_REVOKE: EnrolmentSummary,
     Verb.DEVICE_RESOLVE: DeviceSummary,
+    Verb.AUDIT_LIST: AuditPage,
 }
