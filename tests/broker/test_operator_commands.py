@@ -205,13 +205,19 @@ def test_the_log_is_read_over_the_broker_and_a_bridge_whose_log_was_altered_is_f
     refused = desk.type("audit", "export", "--from-bridge", operator="viewer")
     assert (refused.status, refused.out) == (1, "")
     assert "not_permitted" in refused.error_line
-    with closing(sqlite3.connect(desk.fleet.path / "bridge" / "data" / "bridge.sqlite")) as store:
-        store.execute("DROP TRIGGER audit_refuses_UPDATE")
-        store.execute("UPDATE audit SET content = CAST(replace(content, 'none-2', 'none-x') AS BLOB)")
-        store.commit()
-    found_out = desk.type("audit", "verify", "--from-bridge")
-    assert found_out.status not in (0, 3)
-    assert "was altered" in found_out.error_line
+    altered = (
+        ("UPDATE audit SET content = CAST(replace(content, 'none-2', 'none-x') AS BLOB)", "was altered"),
+        ("UPDATE audit SET content = 'no bytes at all'", "state_unreadable"),
+        ("UPDATE audit SET content = zeroblob(20000)", "state_unreadable"),
+    )
+    for update, said in altered:
+        with closing(sqlite3.connect(desk.fleet.path / "bridge" / "data" / "bridge.sqlite")) as store:
+            store.execute("DROP TRIGGER IF EXISTS audit_refuses_UPDATE")
+            store.execute(update)
+            store.commit()
+        found_out = desk.type("audit", "verify", "--from-bridge")
+        assert found_out.status not in (0, 3)
+        assert said in found_out.error_line
 
 
 def test_repeating_a_start_changes_nothing_and_another_start_is_a_conflict(desk: Desk, pushed: Path) -> None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, assert_never
 
+from pydantic import ValidationError
+
 from narrowboat_protocol.documents import AuditLink, AuditPage, EnrolmentOutcome, EventKind
+from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.topics import EVENT_TOPIC, Channel, Party, device_topic, enrolment_reply_topic, operator_topic
 
 from ..audit import AuditChain
 from ..core import actions as act
-from ..core.actions import Action, Answer
+from ..core.actions import Action, Answer, Refusal
 from ..core.events import Now
 from ..core.views import fitting
 from .director import Director
@@ -85,10 +88,19 @@ class Performer:
         """Append an entry to the audit log, in this batch."""
         self._store.put_audit_entry(self._chain.append(now.wall_s, what, who, facts))
 
-    def audit_page(self, after: int, limit: int) -> AuditPage:
-        """What the audit log has on disk after an entry, as much as fits in a reply."""
+    def audit_page(self, after: int, limit: int) -> AuditPage | Refusal:
+        """What the audit log has on disk after an entry, as much as fits in a reply. Whoever altered the store may have
+        left there what no reply can carry.
+        """
         found = self._store.audit_entries_after(after, limit + 1)
-        shown = fitting(AuditLink(sequence=e.sequence, content=e.content, hash=e.hash) for e in found[:limit])
+        try:
+            shown = fitting(AuditLink(sequence=e.sequence, content=e.content, hash=e.hash) for e in found[:limit])
+        except ValidationError:
+            return Refusal(
+                Reason.STATE_UNREADABLE,
+                f"expected entries of the audit log after {after} as they were written, got others;"
+                " run `narrowboat audit verify` on the store",
+            )
         return AuditPage(entries=shown, more=len(shown) < len(found))
 
     def note_operators(self, taken: OperatorsTaken) -> None:
