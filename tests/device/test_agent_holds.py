@@ -70,6 +70,25 @@ def test_a_spent_budget_pays_for_no_block_that_rotted_before_the_proof(gateway: 
     assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
 
 
+def test_a_budget_that_the_last_block_spends_pays_for_no_block_that_rotted(
+    gateway: Gateway, release: MadeRelease
+) -> None:
+    def the_last_is_dear(offset: int, data: bytes) -> bytes:
+        gateway.wire_bytes_of_block = 10_001 if offset + len(data) == len(release.payload) else 0
+        return data
+
+    gateway.tamper, gateway.reading_back = the_last_is_dear, False
+    gateway.assign(release, byte_budget=10_000)
+    assert gateway.state is State.VERIFYING
+    asked = len(gateway.fetched())
+    gateway.slots["b"][100] ^= 1
+    gateway.read_back()
+    gateway.pass_time(10)
+    assert (gateway.state, len(gateway.fetched())) == (State.VERIFYING, asked)
+    assert gateway.report.hold is not None
+    assert gateway.report.hold.reason is HoldReason.BYTE_BUDGET
+
+
 def test_a_spent_budget_pays_for_no_block_when_the_same_is_assigned_anew(
     gateway: Gateway, release: MadeRelease
 ) -> None:

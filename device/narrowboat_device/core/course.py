@@ -92,10 +92,10 @@ class Course:
         release = self.open_release(attempt.envelope)
         return next(image for image in release.images if image.component == attempt.component)
 
-    def enter(self, attempt: Attempt, state: State, now: Now) -> list[Action]:
-        """Make a state durable, then report it."""
+    def enter(self, attempt: Attempt, state: State, now: Now, wait: Wait | None = None) -> list[Action]:
+        """Make a state durable, then report it. What was waited for is over, but for `wait`."""
         moved = attempt.model_copy(update={"state": state})
-        self.wait = None
+        self.wait = wait
         return [self.memory.save_attempt(moved), *self.report(now)]
 
     def end(self, state: State, reason: Reason | None, detail: str | None, now: Now) -> list[Action]:

@@ -126,9 +126,7 @@ class Fetching:
         moved = attempt.model_copy(update={"next_chunk": progress.next_chunk, "suspects": suspects})
         if download.phase in (Phase.READ_BACK, Phase.PROVED) and attempt.state is State.DOWNLOADING:
             # A proof needs no request, but what rotted does: a spent budget holds that too.
-            wait, entered = course.wait, course.enter(moved, State.VERIFYING, now)
-            course.wait = wait
-            return entered
+            return course.enter(moved, State.VERIFYING, now, course.wait)
         if moved == attempt:
             return []
         actions: list[Action] = [course.memory.save_attempt(moved)]
