@@ -1,9 +1,9 @@
 """The agent of the next version, which writes records in a format that the one of today cannot read.
 
 It behaves as the agent of today does. Its records differ by their format number alone: what a new format would hold is
-not the matter here, but who may write it when, and what an older agent does that finds it. On trial it writes the
-format of the agent that it replaces, so that one can go on if the trial fails; from its commit on it writes its own. It
-reads both.
+not the matter here, but who may write it when, and what an older agent does that finds it. On trial, and while the
+machine is yet to go back after it, it writes the format of the agent that it replaces, so that one can go on; from its
+commit on it writes its own. It reads both.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class NewerAgent:
     def handle(self, event: Event, now: Now) -> Sequence[Action]:
         match event:
             case Started(boot, records):
-                on_trial = boot.trial == boot.running != boot.primary
+                uncommitted = boot.running != boot.primary
                 found = [format_of(content) for content in records.values() if content]
-                self._format = max(found, default=RECORD_FORMAT) if on_trial else NEXT_FORMAT
+                self._format = max(found, default=RECORD_FORMAT) if uncommitted else NEXT_FORMAT
                 readable = {name: in_format(content, RECORD_FORMAT) for name, content in records.items()}
                 event = replace(event, records=readable)
             case SlotCommitted():

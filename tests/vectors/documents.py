@@ -218,7 +218,7 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     (
         "operators",
         doc.Operators(
-            version=1,
+            version=2,
             operators=(
                 doc.Operator(name="ada", cose_key=OPERATOR.public.to_cbor(), role=doc.OperatorRole.ADMIN),
                 doc.Operator(
