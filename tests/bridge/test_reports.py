@@ -128,6 +128,10 @@ INSTALLED: dict[str, tuple[dict[str, Any], State]] = {
     "another release in the old slot, and it stays": ({"state": State.SUCCEEDED}, State.ROLLED_BACK),
     "another release in the old slot, heard in the next download": ({"state": State.DOWNLOADING}, State.ROLLED_BACK),
     "another release on trial, which may still go back": ({"state": State.ON_TRIAL}, State.SUCCEEDED),
+    "another release that was not fit, which goes back with the next boot": (
+        {"state": State.ROLLBACK_FAILED},
+        State.SUCCEEDED,
+    ),
     "the release again, in the old slot": ({"slots": slots(a=1, b=1), "state": State.SUCCEEDED}, State.SUCCEEDED),
     "a slot of which the device knows nothing": ({"slots": slots(a=None, b=1)}, State.SUCCEEDED),
 }
@@ -175,9 +179,10 @@ def test_what_is_assigned_during_a_trial_may_succeed_from_either_slot(stays: boo
     assert world.attempt(campaign="c2").state is State.ROLLED_BACK
 
 
-def test_a_release_file_on_trial_does_not_fulfil_a_campaign_yet() -> None:
+@pytest.mark.parametrize("state", [State.ON_TRIAL, State.ROLLBACK_FAILED])
+def test_a_release_file_that_runs_uncommitted_does_not_fulfil_a_campaign_yet(state: State) -> None:
     world = World()
-    world.hello(running_slot="b", slots=slots(a=2, b=1), state=State.ON_TRIAL)
+    world.hello(running_slot="b", slots=slots(a=2, b=1), state=state)
     world.start()
     assert world.attempt().state is None
 

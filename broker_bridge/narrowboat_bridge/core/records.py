@@ -61,8 +61,10 @@ class Device:
 
     @property
     def is_on_trial(self) -> bool:
-        """When it said hello, what ran was not committed: it may go back by itself."""
-        return self.hello.state in (State.REBOOTING, State.ON_TRIAL)
+        """When it said hello, what ran was not committed: it may go back by itself, or with the next boot where the way
+        back could not be armed.
+        """
+        return self.hello.state in (State.REBOOTING, State.ON_TRIAL, State.ROLLBACK_FAILED)
 
     def slot_other_than_running(self) -> SlotInfo | None:
         """The inactive slot of a pair."""
