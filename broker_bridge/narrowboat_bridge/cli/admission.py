@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from narrowboat_protocol.documents import (
@@ -23,7 +23,7 @@ from narrowboat_protocol.model import Document
 
 from ..pki import read_request
 from .arguments import Subparsers, add_command, digest, name
-from .client import connect
+from .client import connect, every
 from .exits import ExitCode
 from .files import read_bounded
 from .operator_toml import add_operator_arguments
@@ -104,13 +104,12 @@ def _call(arguments: argparse.Namespace, request: Request, result: type[Document
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    found: list[EnrolmentSummary] = []
-    more = True
+    def page_after(last: EnrolmentSummary | None) -> tuple[Sequence[EnrolmentSummary], bool]:
+        page = client.call(EnrolmentList(after=last.kid if last else None, limit=_PAGE), EnrolmentPage)
+        return page.enrolments, page.more
+
     with connect(arguments) as client:
-        while more:
-            page = client.call(EnrolmentList(after=found[-1].kid if found else None, limit=_PAGE), EnrolmentPage)
-            found += page.enrolments
-            more = page.more and bool(page.enrolments)
+        found = list(every(page_after))
     if arguments.json:
         print_json([as_json(each) for each in found])
     else:

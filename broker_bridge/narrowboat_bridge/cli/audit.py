@@ -13,19 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import tee
 from pathlib import Path
 from urllib.parse import quote
 
 from narrowboat_protocol.cbor import decode
-from narrowboat_protocol.documents import AuditList, AuditPage
+from narrowboat_protocol.documents import AuditLink, AuditList, AuditPage
 from narrowboat_protocol.errors import EncodingError, MediumError, Reason, UsageError
 
 from ..audit import ENTRY_BYTES_MAX, AuditEntry, Head, verify_chain, walk_chain
 from .arguments import Subparsers, add_command, add_group, digest, parse_digest
-from .client import OperatorClient, connect
+from .client import OperatorClient, connect, every
 from .exits import ExitCode
 from .fleet_folder import FleetFolder
 from .operator_toml import add_operator_arguments
@@ -101,13 +101,13 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[bytes, _Entries]]:
 
 def _told(client: OperatorClient) -> _Entries:
     """What the bridge tells, page by page: the next page is asked for when this one was used up."""
-    after, more = 0, True
-    while more:
-        page = client.call(AuditList(after=after, limit=_PAGE_ENTRIES), AuditPage)
-        for entry in page.entries:
-            yield AuditEntry(entry.sequence, entry.content, entry.hash)
-            after = entry.sequence
-        more = page.more and bool(page.entries)
+
+    def page_after(last: AuditLink | None) -> tuple[Sequence[AuditLink], bool]:
+        page = client.call(AuditList(after=last.sequence if last else 0, limit=_PAGE_ENTRIES), AuditPage)
+        return page.entries, page.more
+
+    for link in every(page_after):
+        yield AuditEntry(link.sequence, link.content, link.hash)
 
 
 def _source(arguments: argparse.Namespace) -> tuple[bytes, Path]:

@@ -7,12 +7,13 @@ worth nothing before an operator has made a claim of the same name here.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from narrowboat_protocol.documents import ClaimCreate, ClaimList, ClaimPage, ClaimRevoke, ClaimSummary, claim_key
 
 from .arguments import Subparsers, add_command, add_group, digest, name, positive
-from .client import connect
+from .client import connect, every
 from .exits import ExitCode
 from .files import read_bounded
 from .operator_toml import OperatorToml, add_operator_arguments, find_operator_toml
@@ -81,13 +82,12 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    claims: list[ClaimSummary] = []
-    more = True
+    def page_after(last: ClaimSummary | None) -> tuple[Sequence[ClaimSummary], bool]:
+        page = client.call(ClaimList(after=last.name if last else None, limit=_PAGE), ClaimPage)
+        return page.claims, page.more
+
     with connect(arguments) as client:
-        while more:
-            page = client.call(ClaimList(after=claims[-1].name if claims else None, limit=_PAGE), ClaimPage)
-            claims += page.claims
-            more = page.more and bool(page.claims)
+        claims = list(every(page_after))
     if arguments.json:
         print_json([as_json(claim) for claim in claims])
     else:

@@ -14,6 +14,7 @@ import argparse
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -37,6 +38,7 @@ _REPLY_WAIT_S_MIN = 2.0
 _REPLY_WAIT_S_MAX = 16.0
 
 ResultT = TypeVar("ResultT", bound=Document)
+ItemT = TypeVar("ItemT")
 
 
 def connect(arguments: argparse.Namespace) -> OperatorClient:
@@ -157,3 +159,17 @@ class OperatorClient:
             self._events.append(self.trust.open_event(message.data))
         except NarrowboatError as error:
             self._disbelieved = str(error)
+
+
+def every(page_after: Callable[[ItemT | None], tuple[Sequence[ItemT], bool]]) -> Iterator[ItemT]:
+    """Everything in a listing: `page_after` asks for the page after an item, and says whether there are more. The next
+    page is asked for when this one was used up.
+    """
+    last: ItemT | None = None
+    more = True
+    while more:
+        items, more = page_after(last)
+        yield from items
+        if not items:
+            return
+        last = items[-1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from narrowboat_protocol.documents import DeviceDetail, DeviceList, DevicePage, DeviceShow, DeviceSummary
 
 from .admission import add_commands
 from .arguments import Subparsers, add_command, add_group, name
 from .campaign_view import attempt_line
-from .client import OperatorClient, connect
+from .client import OperatorClient, connect, every
 from .exits import ExitCode
 from .operator_toml import add_operator_arguments
 from .output import iso_time, print_json, print_result, table_lines
@@ -63,11 +64,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def ask(client: OperatorClient) -> list[DeviceSummary]:
     """All devices, page by page."""
-    devices: list[DeviceSummary] = []
-    more = True
-    while more:
-        after = devices[-1].name if devices else None
-        page = client.call(DeviceList(after=after, limit=_PAGE_DEVICES), DevicePage)
-        devices += page.devices
-        more = page.more and bool(page.devices)
-    return devices
+
+    def page_after(last: DeviceSummary | None) -> tuple[Sequence[DeviceSummary], bool]:
+        page = client.call(DeviceList(after=last.name if last else None, limit=_PAGE_DEVICES), DevicePage)
+        return page.devices, page.more
+
+    return list(every(page_after))
