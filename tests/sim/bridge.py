@@ -42,7 +42,7 @@ from tests.support.fleet import NOW
 from .bridge_disk import Batch, BridgeDisk
 from .broker import Broker, Message
 from .clients import BridgeClient
-from .network import Path
+from .network import Path, nothing
 from .site import Site
 from .uploads import SimUploadWorker, UploadFolder
 from .weather import Weather
@@ -374,7 +374,7 @@ class SimBridge:
 
         def client(path: Path, texts: list[str], qos: int, take: Callable[[Message], None]) -> BridgeClient:
             subscriptions = tuple((text, qos) for text in texts)
-            opened = self._opened if take == self._take_document else _nothing
+            opened = self._opened if take == self._take_document else nothing
             name = f"auto:{path.name}-{self._runs}"
             return BridgeClient(self._world, self._broker, path, name, subscriptions, take, opened)
 
@@ -398,7 +398,3 @@ def _altered(payload: bytes, place: int) -> bytes:
     forged = bytearray(payload)
     forged[place] ^= 0x10
     return bytes(forged)
-
-
-def _nothing() -> None:
-    pass

@@ -31,7 +31,7 @@ from narrowboat_protocol.topics import (
 )
 
 from .broker import Broker, Message
-from .network import Connection, Path
+from .network import Connection, Path, nothing
 from .world import Handle, World
 
 SESSION_S = 3600.0
@@ -42,10 +42,6 @@ _COUNT_INTERVAL_S = 5.0
 _DOCUMENT_BYTES = 1000
 
 Arrived = Callable[[Message], None]
-
-
-def _nothing() -> None:
-    pass
 
 
 class Client:
@@ -98,7 +94,7 @@ class Client:
         if connection is not None:
             connection.close_by_client(silently=silently)
 
-    def send(self, message: Message, *, retain: bool = False, delivered: Callable[[], None] = _nothing) -> None:
+    def send(self, message: Message, *, retain: bool = False, delivered: Callable[[], None] = nothing) -> None:
         """Send on the connection that stands, if one does. `delivered`: the broker has answered for it."""
         connection = self._connection
         if connection is None:

@@ -167,7 +167,7 @@ class Connection:
         self.path = path
         self.client_believes = True
         self.broker_believes = True
-        self.broker_lost: Act = _nothing
+        self.broker_lost: Act = nothing
         """Called when the broker's end is gone."""
         path.connection = self
         path.up.begin()
@@ -226,5 +226,5 @@ class Connection:
             self.end_at_broker()
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """For whoever need not be told."""
