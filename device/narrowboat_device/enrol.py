@@ -163,12 +163,6 @@ def held_certificate(disk: Disk, config: Config) -> x509.Certificate | None:
     return certificate if key == read_signer(disk, config).public and name_in(certificate) else None
 
 
-def renewal_at_s(certificate: x509.Certificate) -> float:
-    """When two thirds of its life are over."""
-    begins, ends = (each.timestamp() for each in (certificate.not_valid_before_utc, certificate.not_valid_after_utc))
-    return begins + (ends - begins) * 2 / 3
-
-
 def name_in(certificate: x509.Certificate) -> str | None:
     names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return names[0] if len(names) == 1 and isinstance(names[0], str) and is_name(names[0]) else None
