@@ -250,6 +250,16 @@ def test_a_bridge_that_is_away_costs_a_metered_link_little_and_a_healed_link_hea
     assert len(gateway.reports) > said + 1, "the series begins anew with the link"
 
 
+def test_a_bridge_that_sends_what_is_stale_hears_soon_what_it_lacks(gateway: Gateway, release: MadeRelease) -> None:
+    for _ in range(200):
+        gateway.pass_time(60)
+    said = len(gateway.hellos)
+    for _ in range(4):
+        gateway.assign(release, nonce=bytes(16))
+        gateway.pass_time(10)
+    assert len(gateway.hellos) > said
+
+
 def test_a_fleet_that_waits_for_one_bridge_does_not_speak_in_step() -> None:
     times = set()
     for number in range(20):

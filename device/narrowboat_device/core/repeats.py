@@ -37,6 +37,12 @@ class Repeats:
         self._bound_s = self._floor_s
         self.go_on(now_s)
 
+    def begin_earlier(self, now_s: float) -> None:
+        """Somebody is there: what waits shall not wait longer than at the beginning, nor begin to wait anew."""
+        due_s = self.due_s
+        self.begin(now_s)
+        self.due_s = self.due_s if due_s is None else min(due_s, self.due_s or due_s)
+
     def begin_if_none(self, now_s: float) -> None:
         """Something was said that may wait for what waits already."""
         if self.due_s is None:
