@@ -207,13 +207,22 @@ def test_the_next_update_may_use_the_old_slot_without_undoing_the_last_success()
     assert world.attempt(campaign="c1").state is State.SUCCEEDED
 
 
-def test_a_device_that_runs_the_release_already_needs_no_assignment() -> None:
+def test_a_device_whose_hello_shows_that_it_runs_the_release_needs_no_assignment() -> None:
     world = World()
-    world.hello(slots=slots(a=1, b=None))
-    actions = world.start()
+    world.start(devices=None)
+    actions = world.hello(slots=slots(a=1, b=None))
     assert not issued(actions)
     assert world.attempt().state is State.SUCCEEDED
-    assert world.show().summary.ended == "completed"
+
+
+def test_a_device_whose_newest_hello_was_lost_is_not_taken_for_updated_by_what_it_said_before() -> None:
+    world = World()
+    world.hello(slots=slots(a=1, b=None))
+    assert issued(world.start())
+    assert world.attempt().state is None
+    world.hello(pair=(2, 1), slots=slots(a=1, b=2), running_slot="b")
+    assert world.attempt().state is None
+    assert world.show().summary.ended is None
 
 
 def test_a_device_on_trial_does_not_run_the_release_yet() -> None:

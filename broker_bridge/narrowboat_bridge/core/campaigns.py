@@ -136,7 +136,6 @@ class Campaigns:
             self._ledger.counter_floor = now.wall_s
         waiting = [name for name in self._ledger.devices if self._may_wait(name)]
         self._ledger.unsure.update(waiting)
-        self._ledger.unheard.update(self._ledger.devices)
         for index, name in enumerate(waiting):
             self._changes.schedule.at(name, now.monotonic_s + FIRST_INTERVAL_S + index / RESTORED_PER_S)
 

@@ -38,9 +38,11 @@ class Devices:
         self.root_version = root_version
 
     def take_hello(self, event: HelloArrived, now: Now, turn: Turn) -> None:
+        known = self._ledger.devices.get(event.hello.device)
         device = self._recognise(event, now, turn)
         if device is None:
             return
+        is_news = known is None or event.hello.pair > known.hello.pair
         overtaken = event.hello.pair < device.hello.pair
         said = device.recent[-1] if overtaken else (event.hello.pair, digest_of(event.content))
         self._acknowledge(device, said, event.challenge, turn)
@@ -52,6 +54,8 @@ class Devices:
         if campaign is not None:
             self._changes.give(device, campaign, now, turn)
         self._changes.schedule.calm(device.name)
+        if is_news:
+            self._conclude_if_it_runs(device, now, turn)
         if not overtaken and event.hello.root_version < self.root_version:
             # An assignment under a newer root is not for it yet. It says hello again when it has walked.
             turn.say(SendRoots(device.name, event.hello.root_version))
@@ -83,7 +87,7 @@ class Devices:
     def look_at(self, name: str, now: Now, turn: Turn) -> None:
         """Send a device what it lacks, and look again if it does not answer."""
         device = self._ledger.devices[name]
-        attempt = self._conclude_if_it_runs(device, now, turn)
+        attempt = self._ledger.newest_attempt(name)
         if attempt is None:
             return
         campaign = self._ledger.campaigns[attempt.campaign]
@@ -132,8 +136,6 @@ class Devices:
             return None
         if order is Standing.DUPLICATE:
             return replace(known, last_seen_at=now.wall_s)
-        if order is Standing.NEW:
-            self._ledger.unheard.discard(known.name)
         return heard(with_hello(known, hello), hello.pair, digest, now.wall_s)
 
     def _acknowledge(self, device: Device, said: tuple[BootPair, bytes], challenge: bytes, turn: Turn) -> None:
@@ -204,25 +206,24 @@ class Devices:
         if judged is not begun:
             self._changes.change_state(begun, judged, turn)
 
-    def _conclude_if_it_runs(self, device: Device, now: Now, turn: Turn) -> Attempt | None:
-        """The newest attempt; ended, if the device runs its release already and cannot be on trial with it.
+    def _conclude_if_it_runs(self, device: Device, now: Now, turn: Turn) -> None:
+        """End the newest attempt if the hello that has just come shows that the device runs its release already and
+        cannot be on trial with it.
 
         Nor may it be at work on an assignment that is on its way to it, or that a store put back to an older copy has
-        forgotten. In doubt, and if it was not heard since the start, it is asked by an assignment, and answers.
+        forgotten. What an older hello said need not be true any more, since newer ones may have been lost: a campaign
+        asks by an assignment, and the device answers that it runs the release.
         """
         attempt = self._ledger.newest_attempt(device.name)
         if attempt is None or attempt.state is not None or attempt.accepted or attempt.withdrawn:
-            return attempt
+            return
         issued = self._ledger.assignments.get(device.name)
         holds_ours = device.accepted_counter == (issued.counter if issued is not None else 0)
         under_way = any(other.under_way for other in self._ledger.attempts_of(device.name))
-        if under_way or device.is_on_trial or not holds_ours or device.name in self._ledger.unheard:
-            return attempt
-        if device.running_release != self._ledger.campaigns[attempt.campaign].release:
-            return attempt
-        concluded = already_runs(attempt, device, now.wall_s)
-        self._changes.change_state(attempt, concluded, turn)
-        return concluded
+        if under_way or device.is_on_trial or not holds_ours:
+            return
+        if device.running_release == self._ledger.campaigns[attempt.campaign].release:
+            self._changes.change_state(attempt, already_runs(attempt, device, now.wall_s), turn)
 
     def _issue(self, step: Issue, device: Device, attempt: Attempt, turn: Turn) -> None:
         assignment = step.assignment

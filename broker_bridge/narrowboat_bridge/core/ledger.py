@@ -27,8 +27,6 @@ class Ledger:
         """Every new assignment counts higher."""
         self.unsure: set[str] = set()
         """Devices whose attempt may have ended already, for all that this copy of the store can tell."""
-        self.unheard: set[str] = set()
-        """Devices that are known from the store alone. They may run something else by now."""
         self.claims: dict[str, Claim] = {}
         self.registrations: dict[bytes, Registration] = {}
         """By the key that certificates are issued for."""
