@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from .swarm import Outcome, sail, sail_fast
 
 _CHUNK = 8
-_YOUNG_MAX = 200_000
+_YOUNG_MAX = 2_000_000
 """So many new objects before a search for cycles, which are some worlds that have ended."""
 
 

@@ -91,6 +91,7 @@ class SimGateway:
         self.storage: Storage | None = None
         self.shell: Shell | None = None
         self.lanes: Lanes | None = None
+        self._slot_paths = {item.name: item.path for item in self.config.slots}
         self._found: dict[str, tuple[tuple[int, int], bytes | bool | None]] = {}
         self._link = link
         self._inbox = make_inbox(limits)
@@ -203,7 +204,7 @@ class SimGateway:
         """The release whose image a slot holds, by its bytes on the medium; None for another known image, False for
         anything else.
         """
-        path = next(item.path for item in self.config.slots if item.name == slot)
+        path = self._slot_paths[slot]
         version = self.disk.version(path)
         if slot not in self._found or self._found[slot][0] != version:
             content = self.disk.durable(path) or b""

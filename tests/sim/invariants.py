@@ -325,14 +325,13 @@ class DeviceInvariants(DurableGateway, Observer):
                 raise InvariantError("again", f"frame {number} is asked for, {counted} chunks are counted")
 
     def _check_bounds(self) -> None:
-        gateway = self._gateway
-        sizes = {
-            "letters in the outbox": (len(self.letters), LETTERS_MAX),
-            "files": (self._disk.file_count, _FILES_MAX),
-            "jobs": (len(gateway.lanes) if gateway.lanes is not None else 0, _JOBS_MAX),
-            "bytes that wait for a sync": (self._disk.waiting_bytes, _WAITING_BYTES_MAX),
-        }
-        for what, (size, size_max) in sizes.items():
+        lanes, disk = self._gateway.lanes, self._disk
+        for what, size, size_max in (
+            ("letters in the outbox", len(self.letters), LETTERS_MAX),
+            ("files", disk.file_count, _FILES_MAX),
+            ("jobs", len(lanes) if lanes is not None else 0, _JOBS_MAX),
+            ("bytes that wait for a sync", disk.waiting_bytes, _WAITING_BYTES_MAX),
+        ):
             if size > size_max:
                 raise InvariantError("bounded", f"{size} {what}, at most {size_max}")
 

@@ -23,13 +23,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import cbor2
+
 from narrowboat_bridge.core.events import Restored
 from narrowboat_bridge.core.records import RECENT_PAIRS
 from narrowboat_bridge.server import schema
 from narrowboat_bridge.server.rows import Row
 from narrowboat_device.boot.state import BootState
 from narrowboat_device.core.memory import Letter
-from narrowboat_protocol.cbor import decode
 from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import Report
 from narrowboat_protocol.states import State
@@ -43,7 +44,6 @@ from .world import World
 AGREEMENT_S = 120.0
 _COUNTERS_MAX = 32
 _RECENT_BYTES = 48
-_ENTRY_BYTES_MAX = 1 << 16
 
 
 class BrokenError(AssertionError):
@@ -151,8 +151,8 @@ class ServerInvariants:
             self._check_agreement(name)
 
     def _check_entry(self, content: bytes) -> None:
-        entry = decode(content, max_bytes=_ENTRY_BYTES_MAX)
-        if isinstance(entry, dict) and entry[3] == "alarm" and entry[4] in self._boxes:
+        entry = cbor2.loads(content)
+        if entry[3] == "alarm" and entry[4] in self._boxes:
             raise BrokenError("clones", f"{entry[4]}: {entry[5]}")
 
     def _check_attempt(self, row: Row) -> None:

@@ -98,7 +98,7 @@ MUTATIONS: dict[str, Mutation] = {
     "what is installed from a file is not noticed": Mutation(
         lambda: patch.object(bridge_devices, "judge_success", _release_files_are_unheard_of),
         "agreement",
-        Weather(installs_s=60.0, fallbacks_s=100.0),
+        Weather(installs_s=60.0, loss=0.1),
     ),
     "a trial of a release file fulfils a campaign": Mutation(
         lambda: patch.object(Device, "is_on_trial", False), "success", Weather(installs_s=60.0, unfit=0.5, loss=0.2)

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cbor2
+
 from narrowboat_device.core import Agent
 from narrowboat_device.core.actions import Action, Save
 from narrowboat_device.core.events import ActionFailed, Event, Now, SlotCommitted, Started
 from narrowboat_device.core.memory import RECORD_FORMAT
-from narrowboat_protocol.cbor import decode, encode
+from narrowboat_protocol.cbor import encode
 
 NEXT_FORMAT = RECORD_FORMAT + 1
-_RECORD_BYTES_MAX = 1 << 20
 
 
 class NewerAgent:
@@ -68,6 +69,4 @@ def in_format(content: bytes | None, form: int) -> bytes | None:
     """The same record in another format; what is missing stays missing."""
     if not content or format_of(content) == form:
         return content
-    fields = decode(content, max_bytes=_RECORD_BYTES_MAX)
-    assert isinstance(fields, dict)
-    return encode(fields | {1: form})
+    return encode(cbor2.loads(content) | {1: form})

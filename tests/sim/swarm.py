@@ -35,7 +35,7 @@ CONVERGENCE_S = 2 * 3600.0
 RESTORED_CONVERGENCE_S = 27 * 3600.0
 """A store that was put back may know nothing of a gateway that has nothing to say before its next daily hello."""
 SILENCE_S = 300.0
-_STORM_S = (200.0, 1000.0)
+_STORM_S = (200.0, 700.0)
 _CALM_S = (130.0, 200.0)
 _STRAGGLERS_S = 120.0
 """By then every command that was on its way has arrived or is lost."""
