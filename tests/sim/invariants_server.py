@@ -9,6 +9,8 @@
     clones         no healthy device raises the alarm, whatever was lost, doubled, late, or put back to an older copy
     uploads        what the bridge tells as stored of a file is a beginning of it, and no less than before; what it
                    takes in is whole
+    approved       no gateway is given a campaign that waits for a second operator
+    root           the root that a gateway trusts is never an older one than before
     bounds         no queue and no table grows beyond what was declared
     convergence    after all faults have healed, whatever was asked for last is true everywhere, within a bounded time
     silence        and then nobody has anything to say
@@ -28,7 +30,7 @@ import cbor2
 from narrowboat_bridge.core.events import Restored
 from narrowboat_bridge.core.records import RECENT_PAIRS
 from narrowboat_bridge.server import schema
-from narrowboat_bridge.server.rows import Row
+from narrowboat_bridge.server.rows import Row, campaign_row
 from narrowboat_device.boot.state import BootState
 from narrowboat_device.core.memory import Letter
 from narrowboat_protocol.cose import SignedDocument
@@ -69,6 +71,9 @@ class Box(Protocol):
     @property
     def letters(self) -> tuple[Letter, ...]: ...
 
+    @property
+    def root(self) -> bytes | None: ...
+
     def release_in(self, slot: str) -> bytes | None: ...
 
 
@@ -97,6 +102,9 @@ class ServerInvariants:
         self._ends: dict[str, dict[bytes | tuple[bytes, State], bytes]] = {}
         self._stored: set[bytes] = set()
         self._campaigns: dict[str, tuple[int, bytes]] = {}
+        self._waiting: set[str] = set()
+        """Campaigns that nobody has approved and somebody must."""
+        self._roots: dict[str, bytes | None] = {}
         self._disagree_since_s: dict[str, float] = {}
         self._unheard: set[str] = set()
         self._old: set[tuple[str, str]] = set()
@@ -115,6 +123,7 @@ class ServerInvariants:
     def started(self, state: Restored) -> None:
         """The bridge began on what it found, which may be an older copy."""
         self._campaigns = {campaign.name: (campaign.serial, campaign.release) for campaign in state.campaigns}
+        self._waiting = {campaign.name for campaign in state.campaigns if _waits(campaign_row(campaign))}
         self.attempts = {
             (item.device, item.campaign): Known(*self._campaigns[item.campaign], item.state) for item in state.attempts
         }
@@ -135,6 +144,7 @@ class ServerInvariants:
     def committed(self, batch: Batch) -> None:
         for row in batch.get(schema.campaigns, ()):
             self._campaigns[row["name"]] = (row["serial"], row["release"])
+            (self._waiting.add if _waits(row) else self._waiting.discard)(row["name"])
         for row in batch.get(schema.reports, ()):
             self._stored.add(row["content"])
         for row in batch.get(schema.hellos, ()):
@@ -159,6 +169,8 @@ class ServerInvariants:
         device, campaign = row["device"], row["campaign"]
         if device not in self._boxes:
             return
+        if campaign in self._waiting:
+            raise BrokenError("approved", f"{device} was given {campaign}, which nobody approved")
         serial, release = self._campaigns[campaign]
         state = None if row["state"] is None else State(row["state"])
         before = self.attempts.get((device, campaign))
@@ -209,7 +221,15 @@ class ServerInvariants:
             primary = box.release_in(boot.primary)
             if primary is not None and boot.trial is None:
                 self._committed.add((name, primary))
+        if (root := box.root) is not self._roots.get(name):
+            self._check_root(name, root)
         self._check_agreement(name)
+
+    def _check_root(self, name: str, root: bytes | None) -> None:
+        roots, before = self._site.roots, self._roots.get(name) or self._site.roots[0]
+        if roots.index(root or roots[0]) < roots.index(before):
+            raise BrokenError("root", f"{name} trusts an older root than before")
+        self._roots[name] = root
 
     def runs(self, name: str) -> bytes | None:
         """The release in the slot that runs and boots, by its bytes."""
@@ -246,3 +266,8 @@ class ServerInvariants:
         since_s = self._disagree_since_s.setdefault(name, self._world.now_s)
         if self._world.now_s - since_s > AGREEMENT_S:
             raise BrokenError("agreement", f"{text}, for {self._world.now_s - since_s:.0f} s")
+
+
+def _waits(row: Row) -> bool:
+    """Whether a campaign, as it is stored, may not begin."""
+    return row["approval_ends_at"] is not None and row["approved_by"] is None

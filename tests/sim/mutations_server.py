@@ -15,7 +15,7 @@ from unittest.mock import patch
 from narrowboat_bridge.core import devices as bridge_devices
 from narrowboat_bridge.core.attempts import Verdict, judge_success, take_report
 from narrowboat_bridge.core.campaigns import Campaigns
-from narrowboat_bridge.core.records import Device
+from narrowboat_bridge.core.records import Campaign, Device
 from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_bridge.server.uploads import Uploads
@@ -24,6 +24,7 @@ from narrowboat_device.core.roots import Roots
 from narrowboat_device.core.voice import Voice
 from narrowboat_protocol.states import State
 from narrowboat_protocol.transfer import decode_block
+from narrowboat_protocol.trust import Trust
 
 from .weather import Weather
 
@@ -78,6 +79,12 @@ def _hello_is_never_answered(voice: Any, ack: Any, now: Any) -> Any:
     return actions
 
 
+def _any_root_is_newer(trust: Any, data: bytes) -> bool:
+    found = Trust(data, trust.fleet_id)
+    trust._root, trust._data = found.root, data  # noqa: SLF001
+    return True
+
+
 MUTATIONS: dict[str, Mutation] = {
     "a trial is taken for a success": Mutation(
         lambda: patch.object(bridge_devices, "take_report", _success_before_the_commit), "success", Weather(unfit=0.5)
@@ -117,6 +124,14 @@ MUTATIONS: dict[str, Mutation] = {
         lambda: patch.object(Roots, "chain_arrived", lambda *_, **__: []),
         "convergence",
         Weather(roots_s=30.0, power_cuts_s=100.0),
+    ),
+    "a root is taken whatever its version": Mutation(
+        lambda: patch.object(Trust, "update_root", _any_root_is_newer),
+        "root",
+        Weather(roots_s=30.0, broker_restarts_s=60.0),
+    ),
+    "a campaign that waits is given out": Mutation(
+        lambda: patch.object(Campaign, "waits", False), "approved", Weather()
     ),
     "a block is stored where the file ends": Mutation(
         lambda: patch.object(Uploads, "add_block", _blocks_follow_each_other_as_they_come),

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from narrowboat_protocol.documents import CampaignAbort, CampaignShow, CampaignStart, DeviceList, Reply, Request
+from narrowboat_protocol.documents import (
+    CampaignAbort,
+    CampaignApprove,
+    CampaignList,
+    CampaignPage,
+    CampaignShow,
+    CampaignStart,
+    DeviceList,
+    Reply,
+    Request,
+)
 from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.topics import EVENT_TOPIC
 from tests.support.fleet import NOW, OperatorKit
@@ -101,15 +111,25 @@ class SimOperator:
 
     def be_busy(self, devices: tuple[str, ...]) -> None:
         """Do something that an operator does."""
-        match self._rng.randrange(8):
+        match self._rng.randrange(9):
             case 0 | 1 | 2:
                 self._start_something(devices)
             case 3 if self.campaigns:
                 self.ask(CampaignAbort(campaign=self._rng.choice(self.campaigns)), _ignore)
             case 4 | 5 if self.campaigns:
                 self.ask(CampaignShow(campaign=self.campaigns[-1]), _ignore)
+            case 6 | 7:
+                self.ask(CampaignList(), self._approve_what_waits)
             case _:
                 self.ask(DeviceList(), _ignore)
+
+    def _approve_what_waits(self, reply: Reply | None) -> None:
+        """Another one may have started it, or this one, whose approval counts for nothing."""
+        if reply is None or reply.reason is not None:
+            return
+        for campaign in CampaignPage.from_cbor(reply.result).campaigns:
+            if campaign.approval_ends_at is not None and campaign.ended is None:
+                self.ask(CampaignApprove(campaign=campaign.name, content=campaign.content), _ignore)
 
     def _start_something(self, devices: tuple[str, ...]) -> None:
         """A new campaign, or one under a name that was used: the same again, or another one by mistake."""
@@ -122,13 +142,15 @@ class SimOperator:
             self.start_campaign(name, release, chosen, _ignore, **self._terms())
 
     def _terms(self) -> dict[str, object]:
-        """Some campaigns may reboot gateways at some times only, or may cost so many bytes only."""
+        """Some campaigns may reboot gateways at some times only, cost so many bytes only, or wait for an approval."""
         match self._rng.randrange(6):
             case 0:
                 opens = (NOW + int(self._world.now_s) + self._rng.randrange(600)) % _DAY_S
                 return {"reboot_windows": ((opens, (opens + self._rng.randrange(30, 600)) % _DAY_S),)}
             case 1:
                 return {"byte_budget": self._rng.randrange(5_000, 60_000)}
+            case 2:
+                return {"approval": True}
         return {}
 
     def _say(self, request_id: bytes) -> None:
