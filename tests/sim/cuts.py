@@ -28,6 +28,7 @@ from tests.sim.enrolment import Enrolment
 from tests.sim.medium import Outcome
 from tests.sim.provisioning import Provisioning
 from tests.sim.scenes import SCENES, Begun, Scene, Stage
+from tests.sim.shortcuts import remembering
 
 _NOTHING = "the end"
 
@@ -199,12 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable()
     print(HEADER, flush=True)
     tallies: list[Tally] = []
-    for subject in subjects(Stage()):
-        if options.scene and subject.name not in options.scene:
-            continue
-        explorer = Explorer(subject, mixtures=options.mixtures, pairs=options.pairs, seed=options.seed)
-        tallies.append(explorer.explore())
-        print(tallies[-1].row(), flush=True)
+    chosen = [subject for subject in subjects(Stage()) if not options.scene or subject.name in options.scene]
+    with remembering():
+        for subject in chosen:
+            explorer = Explorer(subject, mixtures=options.mixtures, pairs=options.pairs, seed=options.seed)
+            tallies.append(explorer.explore())
+            print(tallies[-1].row(), flush=True)
     cuts, pairs = sum(tally.cuts for tally in tallies), sum(tally.pairs for tally in tallies)
     print(f"{len(tallies)} scenes, {cuts:,} cuts and {pairs:,} cuts after a cut: all recover")
     return 0

@@ -11,6 +11,7 @@ from tests.sim.cuts import Explorer, ScenePlay
 from tests.sim.enrolment import Enrolment
 from tests.sim.provisioning import Provisioning
 from tests.sim.scenes import LIMITS, SCENES, UPDATE, Scene, Stage, from_factory
+from tests.sim.shortcuts import remembering
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +20,10 @@ def stage() -> Stage:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet_and_quick() -> Iterator[None]:
     logging.disable()
-    yield
+    with remembering():
+        yield
     logging.disable(logging.NOTSET)
 
 
