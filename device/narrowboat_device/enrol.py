@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -148,19 +147,6 @@ class Applicant:
         pem = _load_der(reply.certificate).public_bytes(Encoding.PEM)
         write_durably(self._disk, self._config.broker.certificate, pem)
         _log.info("enrolled as %s", reply.device)
-
-
-def held_certificate(disk: Disk, config: Config) -> x509.Certificate | None:
-    """The certificate that is there, if there is one that can be read and is for this gateway's key."""
-    if not disk.exists(config.broker.certificate):
-        return None
-    pem = read_bounded(disk, config.broker.certificate, _PEM_BYTES_MAX, "[broker] certificate")
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        key = public_key_from_cryptography(certificate.public_key())
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, PeerError):
-        return None
-    return certificate if key == read_signer(disk, config).public and name_in(certificate) else None
 
 
 def name_in(certificate: x509.Certificate) -> str | None:

@@ -14,9 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from narrowboat_device.config import Config, EnrolmentConfig
-from narrowboat_device.enrol import Surroundings, enrol, held_certificate, name_in
+from narrowboat_device.enrol import Surroundings, enrol, name_in
+from narrowboat_device.files import read_bounded
 from narrowboat_device.provision import make_folders, make_missing
 from narrowboat_protocol.documents import EnrolmentOutcome, EnrolmentReply, open_request, sign_model
+from narrowboat_protocol.limits import KIB
 from tests.sim.disk import SimDisk
 from tests.sim.factory import make_config
 from tests.sim.medium import garbage
@@ -26,6 +28,7 @@ from tests.support.fleet import NOW, FleetKit
 
 _SLOT_BYTES = 16 * 4096
 _NAME = "gw-7"
+_PEM_BYTES_MAX = 64 * KIB
 
 
 @dataclass(slots=True)
@@ -94,13 +97,13 @@ class Enrolment:
         disk.watch = lambda what: watch(what, state.fork)
         make_folders(disk, config, LIMITS)
         make_missing(disk, config, LIMITS)
-        held = held_certificate(disk, config)
+        held = _held(disk, config)
         assert held is not None or not state.enrolled, "expected the certificate that it had before the cut"
         around = Surroundings(world.rng.randbytes, lambda low, _high: low, lambda _seconds: True)
         if held is None:
             registry = HonestRegistry(self.fleet, state, lambda what: watch(what, state.fork))
             assert enrol(disk, config, LIMITS, registry, around, attempts_max=1)
-            held = held_certificate(disk, config)
+            held = _held(disk, config)
         disk.watch = lambda _what: None
         assert held is not None
         assert name_in(held) == _NAME
@@ -116,3 +119,11 @@ class Enrolment:
 
 def _config() -> Config:
     return make_config("gw-1").model_copy(update={"enrolment": EnrolmentConfig(certificate=Path("/etc/claim.pem"))})
+
+
+def _held(disk: SimDisk, config: Config) -> x509.Certificate | None:
+    """What is there after a cut is whole, or nothing."""
+    path = config.broker.certificate
+    if not disk.exists(path):
+        return None
+    return x509.load_pem_x509_certificate(read_bounded(disk, path, _PEM_BYTES_MAX, "certificate"))
