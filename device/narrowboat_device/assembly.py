@@ -36,7 +36,7 @@ from .core.actions import Record
 from .core.events import BootStatus, Started
 from .core.judge import committed_slot
 from .core.memory import Journal, TrustRecord, read_record
-from .core.roots import broker_of, stored_trust, time_of
+from .core.roots import broker_of, newest_trust, time_of
 from .core.settings import Settings, SlotSettings
 from .disk import Disk
 from .envelopes import EnvelopeFolder
@@ -297,10 +297,9 @@ def _open_link(
     )
     rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, _monotonic_s)
     first = Trust(settings.first_root, limits=limits)
-    stored = read_record(TrustRecord, started.records[Record.TRUST])
-    trust = None if stored is None else stored_trust(stored, first.fleet_id, limits)
-    rendezvous.use(broker_of((trust or first).root, first.root))
-    known = time_of(settings, (trust or first).root, 0 if stored is None or trust is None else stored.time_floor)
+    trust, believed = newest_trust(first, read_record(TrustRecord, started.records[Record.TRUST]), limits)
+    rendezvous.use(broker_of(trust.root, first.root))
+    known = time_of(settings, trust.root, 0 if believed is None else believed.time_floor)
     tls_time = TlsTime(known, settings.built_at_s, lambda: read_clocks().wall_s)
     link = Link(rendezvous, tls_time, inbox, limits, _monotonic_s)
     stack.callback(link.close)

@@ -40,7 +40,7 @@ from .config import Config
 from .connection import UNREADABLE, BoundedClient, Meter, bounded_sockets
 from .core.actions import BelieveTime, Record, UseBroker
 from .core.memory import TrustRecord, read_record
-from .core.roots import broker_of, stored_trust
+from .core.roots import broker_of, newest_trust
 from .disk import Disk
 from .enrol import claim_name
 from .import_roots import walk_roots
@@ -152,12 +152,12 @@ class EnrolmentLink:
         first = Trust(read_root(self._disk, self._config, self._limits), limits=self._limits)
         with open_record(self._disk, self._config, Record.TRUST, self._limits) as record:
             stored = read_record(TrustRecord, record.load())
-        newest = None if stored is None else stored_trust(stored, first.fleet_id, self._limits)
-        root = (newest or first).root
+        trust, believed = newest_trust(first, stored, self._limits)
+        root = trust.root
         broker = broker_of(root, first.root)
         addresses = tuple((host, self._port) for host, _ in broker.addresses)
         self._rendezvous.use(UseBroker(broker.root_version, broker.anchors, addresses, broker.root_urls))
-        floor_s = 0 if stored is None or newest is None else stored.time_floor
+        floor_s = 0 if believed is None else believed.time_floor
         return BelieveTime(max(BUILT_AT_S, min(floor_s, root.expires_at)), root.expires_at)
 
 

@@ -17,7 +17,7 @@ from .assembly import lock_folder, open_record, read_root
 from .config import Config
 from .core.actions import Record, Save
 from .core.memory import Journal, Memory, Outbox, TrustRecord, read_record
-from .core.roots import stored_trust, take_step
+from .core.roots import newest_trust, take_step
 from .disk import Disk
 from .root_source import root_source
 
@@ -40,14 +40,9 @@ def walk_roots(
         if file.is_newer:
             raise UsageError(Reason.BAD_USE, "the trust record was written by a newer agent; import with that one")
         first = read_root(disk, config, limits)
-        trust = Trust(first, limits=limits)
-        stored = read_record(TrustRecord, content)
-        believed = None if stored is None else stored_trust(stored, trust.fleet_id, limits)
-        if stored is None or believed is None:
-            stored = TrustRecord(root=first, fleet_id=trust.fleet_id, time_floor=BUILT_AT_S)
-        else:
-            trust = believed
-        memory = Memory(Journal(), stored, Outbox())
+        trust, believed = newest_trust(Trust(first, limits=limits), read_record(TrustRecord, content), limits)
+        fresh = TrustRecord(root=first, fleet_id=trust.fleet_id, time_floor=BUILT_AT_S)
+        memory = Memory(Journal(), believed or fresh, Outbox())
         for _ in range(STEPS_MAX):
             data = read(trust.root.version + 1)
             step = [] if data is None else take_step(trust, memory, BUILT_AT_S, data)

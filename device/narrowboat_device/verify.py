@@ -19,7 +19,7 @@ from .assembly import open_record, read_root
 from .config import Config, SlotConfig
 from .core.actions import Record
 from .core.memory import TrustRecord, read_record
-from .core.roots import stored_trust
+from .core.roots import newest_trust
 from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .slots import SlotFile
@@ -74,5 +74,5 @@ def trusted_root(disk: Disk, config: Config, limits: Limits) -> Trust:
     with open_record(disk, config, Record.TRUST, limits) as record:
         stored = read_record(TrustRecord, record.load())
     first = Trust(read_root(disk, config, limits), limits=limits)
-    believed = None if stored is None else stored_trust(stored, first.fleet_id, limits)
-    return believed or first
+    trust, _ = newest_trust(first, stored, limits)
+    return trust

@@ -46,15 +46,11 @@ class Roots:
 
     def take_up(self, provisioned: TrustRecord) -> list[Action]:
         """Believe under the stored root, if it is of the fleet that this gateway was provisioned for."""
-        stored = self._memory.trust
-        believed = stored_trust(stored, provisioned.fleet_id, self._limits)
-        if believed is not None:
-            self.trust = believed
-        else:
-            self._memory.trust = provisioned
+        self.trust, believed = newest_trust(self.trust, self._memory.trust, self._limits)
         self._voice.root_version = self.trust.root.version
         if believed is not None:
             return []
+        self._memory.trust = provisioned
         return [Log("trust: expected a root of this fleet, found another; going on from the first one", warning=True)]
 
     def broker(self) -> UseBroker:
@@ -143,9 +139,11 @@ def time_of(settings: Settings, root: Root, time_floor: int) -> BelieveTime:
     return BelieveTime(max(settings.built_at_s, min(time_floor, latest)), latest)
 
 
-def stored_trust(stored: TrustRecord, fleet_id: bytes, limits: Limits) -> Trust | None:
-    """Trust in a root that was stored; None if it is of another fleet, or damaged."""
+def newest_trust(first: Trust, stored: TrustRecord | None, limits: Limits) -> tuple[Trust, TrustRecord | None]:
+    """Trust in the root that was stored, and its record. If that is of another fleet, damaged or missing: in the first
+    root, and no record.
+    """
     with suppress(NarrowboatError):
-        if stored.fleet_id == fleet_id:
-            return Trust(stored.root, stored.fleet_id, limits)
-    return None
+        if stored is not None and stored.fleet_id == first.fleet_id:
+            return Trust(stored.root, stored.fleet_id, limits), stored
+    return first, None
