@@ -1,7 +1,8 @@
 """What every connection to a broker is made of: sockets and a client that take no more than they should.
 
 Whatever a broker sends is read only within bounds: no packet above a limit, no message at QoS 2, nothing after a
-certificate whose dates do not count. Bytes are counted by the kernel.
+certificate whose dates do not count. Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS
+and all, at no cost per byte.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import ssl
 import struct
 from contextlib import suppress
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.exception import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from .tls_time import TlsTime
 
 # struct tcp_info, tcpi_bytes_received; its place is part of the kernel's interface since Linux 4.1.
 _TCP_INFO_BYTES_RECEIVED = 128
 _PACKETS_WAITING_MAX = 1000
+_CONNECT_TIMEOUT_S = 30.0
 
 # What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
 UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -76,7 +80,7 @@ def bounded_sockets(packet_bytes_max: int, meter: Meter, tls_time: TlsTime) -> t
     return LinkSocket
 
 
-class BoundedClient(Client):
+class _BoundedClient(Client):
     """paho's client, bounded in what a broker can make it keep.
 
     Without QoS 2: each such message would be kept until the broker releases it, 65,535 in all, and the broker need not
@@ -93,3 +97,18 @@ class BoundedClient(Client):
         if self._in_packet["command"] & 0x04:
             raise MQTTException("a message at QoS 2")
         return super()._handle_publish()
+
+
+def new_client(tls: ssl.SSLContext) -> Client:
+    """A client for one connection, under the name that the broker finds in our certificate."""
+    client = _BoundedClient(CallbackAPIVersion.VERSION2, client_id="", protocol=MQTTv5, reconnect_on_failure=False)
+    client.connect_timeout = _CONNECT_TIMEOUT_S
+    client.tls_set_context(tls)
+    return client
+
+
+def connect_properties(packet_bytes_max: int) -> Properties:
+    """What CONNECT tells the broker: that larger packets are not read."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+    properties.MaximumPacketSize = packet_bytes_max
+    return properties

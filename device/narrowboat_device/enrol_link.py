@@ -15,17 +15,14 @@ an answer may keep it for half a minute.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from threading import Thread
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
 from narrowboat_protocol.documents import EnrolmentReply, RootChain
@@ -37,7 +34,7 @@ from narrowboat_protocol.trust import Trust
 from . import BUILT_AT_S
 from .assembly import open_record, read_root
 from .config import Config
-from .connection import UNREADABLE, BoundedClient, Meter, bounded_sockets
+from .connection import UNREADABLE, Meter, bounded_sockets, connect_properties, new_client
 from .core.actions import BelieveTime, Record, UseBroker
 from .core.memory import TrustRecord, read_record
 from .core.roots import broker_of, newest_trust
@@ -47,12 +44,11 @@ from .import_roots import walk_roots
 from .rendezvous import Endpoint, Papers, Rendezvous, rest_s
 from .tls_time import TlsTime
 
-_CONNECT_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 30.0
 _LOOP_S = 0.5
 _LOOK_S = 0.1
 _ANSWER_BYTES_MAX = EnrolmentReply.BYTES_MAX + 2 * KIB
-_PACKET_OVERHEAD_BYTES = KIB
+_PACKET_BYTES_MAX = _ANSWER_BYTES_MAX + KIB
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +78,7 @@ class EnrolmentLink:
         self._port = enrolment.port
         self._rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, time.monotonic, wait_s)
         self._tls_time = TlsTime(self._learn(), BUILT_AT_S, lambda: int(time.time()))
-        tls.sslsocket_class = bounded_sockets(_ANSWER_BYTES_MAX + _PACKET_OVERHEAD_BYTES, Meter(), self._tls_time)
+        tls.sslsocket_class = bounded_sockets(_PACKET_BYTES_MAX, Meter(), self._tls_time)
 
     def ask(self, kid: bytes, request: bytes) -> bytes | None:
         """Publish a request once the topic of this key is listened to; the first answer, if one comes in time."""
@@ -107,7 +103,7 @@ class EnrolmentLink:
         endpoint = self._rendezvous.endpoint()
         self._tls_time.prepare(endpoint.tls)
         topic = enrolment_reply_topic(endpoint.device, asked.kid)
-        client = _client(endpoint.tls)
+        client = new_client(endpoint.tls)
 
         def subscribed(*_: object) -> None:
             client.publish(enrolment_request_topic(endpoint.device), asked.request, qos=1)
@@ -116,9 +112,8 @@ class EnrolmentLink:
             if message.topic == topic and len(message.payload) <= _ANSWER_BYTES_MAX:
                 answers.append(bytes(message.payload))
 
-        client.on_subscribe, client.on_message = subscribed, arrived
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
-        properties.MaximumPacketSize = _ANSWER_BYTES_MAX + _PACKET_OVERHEAD_BYTES
+        client.on_connect, client.on_subscribe, client.on_message = _connected, subscribed, arrived
+        properties = connect_properties(_PACKET_BYTES_MAX)
         try:
             client.connect(endpoint.host, endpoint.port, endpoint.keepalive_s, properties=properties)
         except OSError as error:
@@ -164,14 +159,6 @@ class EnrolmentLink:
 def _in_turn(chain: RootChain) -> Callable[[int], bytes | None]:
     roots = iter(chain.roots)
     return lambda _version: next(roots, None)
-
-
-def _client(tls: ssl.SSLContext) -> Client:
-    client = BoundedClient(CallbackAPIVersion.VERSION2, client_id="", protocol=MQTTv5, reconnect_on_failure=False)
-    client.connect_timeout = _CONNECT_TIMEOUT_S
-    client.tls_set_context(tls)
-    client.on_connect = _connected
-    return client
 
 
 def _connected(_client: Client, _data: object, _flags: object, reason: ReasonCode, _more: object) -> None:

@@ -18,9 +18,7 @@ that takes our session over, is not met with haste: then the wait is at least ha
 
 The dates of the broker's certificate are judged by the machine's clock only if it can be right; see `tls_time`.
 
-Bytes are counted by the kernel: TCP_INFO tells how many a socket received, TLS and all, at no cost per
-byte. Data blocks and documents go to the inbox by its own
-rules; nothing that is received is ever logged.
+Data blocks and documents go to the inbox by its own rules; nothing that is received is ever logged.
 """
 
 from __future__ import annotations
@@ -34,9 +32,8 @@ from queue import Empty, Full, Queue
 from threading import Event as Flag
 from threading import Thread
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from tenacity import RetryCallState, Retrying, wait_random_exponential
@@ -44,7 +41,7 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import ROOT_TOPIC, Channel, device_subscriptions, device_topic
 
-from .connection import UNREADABLE, BoundedClient, Meter, bounded_sockets
+from .connection import UNREADABLE, Meter, bounded_sockets, connect_properties, new_client
 from .core.actions import BelieveTime, UseBroker
 from .core.events import (
     AckArrived,
@@ -63,7 +60,6 @@ from .tls_time import TlsTime
 _WAIT = wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 _REFUSED_WAIT_S_MIN = 30.0
 _SERVER_SHUTTING_DOWN = 0x8B  # MQTT 5, section 3.14.2.1
-_CONNECT_TIMEOUT_S = 30.0
 _LOOP_S = 1.0
 _SESSION_S = 3600
 _CLOSE_WAIT_S = 2.0
@@ -227,15 +223,8 @@ class Link:
         return device_subscriptions(self._endpoint.device)
 
     def _new_client(self) -> Client:
-        client = BoundedClient(
-            CallbackAPIVersion.VERSION2,
-            client_id="",  # the broker makes it the name in our certificate
-            protocol=MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client = new_client(self._endpoint.tls)
         client.max_queued_messages_set(_QUEUED_MESSAGES_MAX)
-        client.tls_set_context(self._endpoint.tls)
         client.on_socket_open = self._socket_opened
         client.on_socket_close = self._socket_closing
         # With this set, publishing from another thread only queues and wakes the loop: paho would else write to
@@ -247,9 +236,8 @@ class Link:
         return client
 
     def _connect_properties(self) -> Properties:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho gives it no types
+        properties = connect_properties(self._packet_bytes_max)
         properties.SessionExpiryInterval = _SESSION_S
-        properties.MaximumPacketSize = self._packet_bytes_max
         return properties
 
     # What paho calls, in the link's thread.
