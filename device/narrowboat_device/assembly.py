@@ -44,7 +44,7 @@ from .files import read_bounded
 from .hooks import HookRunner, hook_commands
 from .inbox import Inbox
 from .link import Link
-from .loop import Machine, NoLink, Publisher, Worker, read_clocks
+from .loop import Machine, NoLink, Publisher, Worker, monotonic_s, wall_s
 from .records import RecordFile, record_bytes_max, record_path
 from .rendezvous import Endpoint, Papers, Rendezvous
 from .slots import SlotFile
@@ -295,20 +295,16 @@ def _open_link(
         tls=papers.context(),
         keepalive_s=broker.keepalive_s,
     )
-    rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, _monotonic_s)
+    rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, monotonic_s)
     first = Trust(settings.first_root, limits=limits)
     trust, believed = newest_trust(first, read_record(TrustRecord, started.records[Record.TRUST]), limits)
     rendezvous.use(broker_of(trust.root, first.root))
     known = time_of(settings, trust.root, 0 if believed is None else believed.time_floor)
-    tls_time = TlsTime(known, settings.built_at_s, lambda: read_clocks().wall_s)
-    link = Link(rendezvous, tls_time, inbox, limits, _monotonic_s)
+    tls_time = TlsTime(known, settings.built_at_s, wall_s)
+    link = Link(rendezvous, tls_time, inbox, limits, monotonic_s)
     stack.callback(link.close)
     link.start()
     return link
-
-
-def _monotonic_s() -> float:
-    return read_clocks().monotonic_s
 
 
 def _facts(config: Config, status: BootStatus) -> dict[str, str]:

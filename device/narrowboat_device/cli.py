@@ -126,7 +126,7 @@ def _enrol(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from .loop import read_clocks
+    from .loop import wall_s
     from .status import read_status, status_path
     from .status_text import status_lines
 
@@ -134,7 +134,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(values, indent=1))
         return _OK
-    for line in status_lines(values, read_clocks().wall_s):
+    for line in status_lines(values, wall_s()):
         print(line)
     return _OK
 

@@ -15,7 +15,6 @@ an answer may keep it for half a minute.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event as Flag
@@ -41,6 +40,7 @@ from .core.roots import broker_of, newest_trust
 from .disk import Disk
 from .enrol import claim_name
 from .import_roots import walk_roots
+from .loop import monotonic_s, wall_s
 from .rendezvous import Endpoint, Papers, Rendezvous, rest_s
 from .tls_time import TlsTime
 
@@ -76,8 +76,8 @@ class EnrolmentLink:
         claim, tls = claim_name(disk, config), papers.context()
         endpoint = Endpoint(broker.host, enrolment.port, claim, tls, broker.keepalive_s)
         self._port = enrolment.port
-        self._rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, time.monotonic, wait_s)
-        self._tls_time = TlsTime(self._learn(), BUILT_AT_S, lambda: int(time.time()))
+        self._rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, monotonic_s, wait_s)
+        self._tls_time = TlsTime(self._learn(), BUILT_AT_S, wall_s)
         tls.sslsocket_class = bounded_sockets(_PACKET_BYTES_MAX, Meter(), self._tls_time)
 
     def ask(self, kid: bytes, request: bytes) -> bytes | None:
@@ -122,9 +122,9 @@ class EnrolmentLink:
             return None
         self._rendezvous.connected()
         client.subscribe(topic, qos=1)
-        deadline_s = time.monotonic() + _ANSWER_TIMEOUT_S
+        deadline_s = monotonic_s() + _ANSWER_TIMEOUT_S
         try:
-            while not answers and time.monotonic() < deadline_s and not self._stop.is_set():
+            while not answers and monotonic_s() < deadline_s and not self._stop.is_set():
                 if client.loop(_LOOP_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     break
         except UNREADABLE as error:

@@ -123,6 +123,14 @@ def read_clocks() -> Now:
     return Now(time.monotonic(), int(time.time()))
 
 
+def monotonic_s() -> float:
+    return read_clocks().monotonic_s
+
+
+def wall_s() -> int:
+    return read_clocks().wall_s
+
+
 class Shell:
     """Drives one core on one machine: `run` does it as events come and time passes, `turn` is one step of that, for
     whoever has an inbox and a time of their own.

@@ -29,7 +29,7 @@ from types import FrameType
 from .boot.loader import power_on
 from .config import Config
 from .disk import Disk
-from .loop import read_clocks
+from .loop import monotonic_s
 
 AGENT_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONNODEBUGRANGES": "1"}
 """What a service should set for the agent, to save memory: one heap for its threads, which take turns anyway, and no
@@ -66,7 +66,7 @@ class SimulatedMachine:
         command: Sequence[str],
         reboot_status: int,
         supervision: Supervision = Supervision(),
-        monotonic_s: Callable[[], float] = lambda: read_clocks().monotonic_s,
+        monotonic_s: Callable[[], float] = monotonic_s,
     ) -> None:
         """`command` starts the agent, which asks for a reboot by ending with `reboot_status`."""
         self._disk = disk

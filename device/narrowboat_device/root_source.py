@@ -14,7 +14,7 @@ from pathlib import Path
 from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageError
 from narrowboat_protocol.limits import Limits
 
-from .loop import read_clocks
+from .loop import monotonic_s
 
 _HTTP_TIMEOUT_S = 20.0
 _ANSWER_S_MAX = 60.0
@@ -55,14 +55,14 @@ def read_url(url: str, limits: Limits) -> bytes | None:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    ends_s = read_clocks().monotonic_s + _ANSWER_S_MAX
+    ends_s = monotonic_s() + _ANSWER_S_MAX
     data = b""
     try:
         # The scheme was checked: it is one of `_WEB`, here and in every redirect that urllib follows.
         with urlopen(Request(url), timeout=_HTTP_TIMEOUT_S, context=context) as answer:  # noqa: S310
             while len(data) <= limits.root_bytes_max and (piece := answer.read1(_PIECE_BYTES)):
                 data += piece
-                if read_clocks().monotonic_s > ends_s:
+                if monotonic_s() > ends_s:
                     raise TimeoutError
     except HTTPError as error:
         if error.code in (404, 410):
