@@ -2,9 +2,9 @@
 again.
 
 What can be known to be wrong is found here, before the agent starts: a key that is not the certificate's, a
-certificate of another name (the broker would let it in and then starve it), a slot that is not there, records that
-were never provisioned, another agent on the same data folder. Whatever is found is a `UsageError` that says what to
-do.
+certificate of another name (the broker would let it in and then starve it), a slot that is not there, a data folder
+that is missing, another agent on the same one. Whatever is found is a `UsageError` that says what to do. A record that
+is gone from its folder is made anew, with a warning: a gateway that lost its data partition goes on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Becoming somebody: a key without a certificate asks the fleet for one, and asks again until it has it.
 
     provision      the key, durably, once
-    here           request, reply, certificate, durably; nothing else is written
+    enrol          request, reply, certificate, durably
+
+No more than that is written here; the way to a bridge (`enrol_link`) may store newer roots before.
 
 Whatever is cut off in between is done again from the beginning: the request is made anew with a new nonce, the bridge
 knows the key by then and gives it the same certificate. Nothing is believed but a reply that a bridge key of the root

@@ -9,8 +9,8 @@ rest on it.
 
 When an action fails, the rest of its list is dropped and the agent is told at once, before any other event,
 by `ActionFailed`. What it does then may fail too. A machine on which a whole chain of answers fails is not
-one to go on with: the shell gives up, and the service manager (or the watchdog, on trial) starts the agent
-anew.
+one to go on with: the shell gives up, and the service manager starts the agent anew. Where no start helps, a
+watchdog reboots the machine, and a release on trial falls back.
 
 This is the only module of the agent's shell that reads the clocks.
 """

@@ -5,8 +5,8 @@ What can be known to be wrong is found here, before the bridge says anything: ke
 name, an operators document that nobody signed, a store of another fleet, a second bridge on the same data
 folder.
 
-The threads are few: one for each of the two links, one for payloads, one for uploads. The loop has the
-caller's thread.
+The threads are few: one for each of the two links, one for payloads, one for uploads, and one for the list of
+what is revoked where gateways enrol. The loop has the caller's thread.
 """
 
 from __future__ import annotations
