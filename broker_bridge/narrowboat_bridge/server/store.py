@@ -197,12 +197,6 @@ class Store:
         for rows in self._pending.values():
             rows.clear()
 
-    def audit_entries(self) -> Iterator[AuditEntry]:
-        """The whole audit log, first entry first."""
-        with self._transaction():
-            for row in self._connection.execute(select(schema.audit).order_by(schema.audit.c.sequence)):
-                yield AuditEntry(row.sequence, row.content, row.hash)
-
     def audit_entries_after(self, sequence: int, limit: int) -> list[AuditEntry]:
         """The next entries that are on disk."""
         rows = select(schema.audit).where(schema.audit.c.sequence > sequence).order_by(schema.audit.c.sequence)
