@@ -222,11 +222,6 @@ class Trust:
         )
 
 
-def root_version_of(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
-    """The version that a root claims, unverified: for choosing which to send."""
-    return Root.decode(_decode_root(data, limits).content).version
-
-
 def _decode_root(data: bytes, limits: Limits) -> SignedDocument:
     if len(data) > limits.root_bytes_max:
         raise DocumentError(Reason.TOO_LARGE, f"root: expected at most {limits.root_bytes_max} bytes, got {len(data)}")

@@ -9,9 +9,8 @@ import pytest
 from narrowboat_bridge.server.root_shelf import RootShelf, roots_in
 from narrowboat_protocol.documents import RootChain
 from narrowboat_protocol.errors import TrustError, UsageError
-from narrowboat_protocol.trust import root_version_of
 from tests.bridge.kit import BridgeKit, running_bridge
-from tests.support.fleet import FleetKit
+from tests.support.fleet import FleetKit, root_version
 
 
 def put(folder: Path, fleet: FleetKit, versions: int) -> None:
@@ -23,7 +22,7 @@ def put(folder: Path, fleet: FleetKit, versions: int) -> None:
 def sent_to(bridge: BridgeKit, device: str) -> list[list[int]]:
     """The versions in each chain that a device was sent."""
     messages = [data for topic, data in bridge.wire.messages if topic == f"nb/d/{device}/root"]
-    return [[root_version_of(root) for root in RootChain.decode(message).roots] for message in messages]
+    return [[root_version(root) for root in RootChain.decode(message).roots] for message in messages]
 
 
 def test_a_device_that_missed_roots_is_sent_the_next_four_and_no_assignment(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from narrowboat_device.core import events as ev
 from narrowboat_device.core.memory import TrustRecord
 from narrowboat_protocol.documents import RootChain
 from narrowboat_protocol.errors import Reason
-from narrowboat_protocol.trust import root_version_of
 from tests.device.agent_kit import trust
-from tests.support.fleet import FleetKit
+from tests.support.fleet import FleetKit, root_version
 from tests.support.gateway import SMALL, Gateway
 
 
@@ -20,13 +19,13 @@ def chain(*roots: bytes) -> ev.RootChainArrived:
 
 
 def stored_version(gateway: Gateway) -> int:
-    return root_version_of(trust(gateway).root)
+    return root_version(trust(gateway).root)
 
 
 def saved_versions(gateway: Gateway) -> list[int]:
     """The versions that were stored, in order."""
     saves = [action for action in gateway.actions if isinstance(action, ac.Save) and action.record is ac.Record.TRUST]
-    versions = [root_version_of(TrustRecord.decode(save.content).root) for save in saves]
+    versions = [root_version(TrustRecord.decode(save.content).root) for save in saves]
     return [version for at, version in enumerate(versions) if at == 0 or version != versions[at - 1]]
 
 
@@ -55,7 +54,7 @@ def test_each_step_is_stored_before_the_next_is_looked_at(gateway: Gateway, flee
     gateway.connect()
     first = gateway.agent.handle(chain(*fleet.root_chain(3)), gateway.now)
     saves = [action for action in first if isinstance(action, ac.Save)]
-    assert [root_version_of(TrustRecord.decode(save.content).root) for save in saves] == [2]
+    assert [root_version(TrustRecord.decode(save.content).root) for save in saves] == [2]
     assert gateway.agent.deadline == gateway.now.monotonic_s
 
 

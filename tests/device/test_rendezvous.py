@@ -18,8 +18,7 @@ from narrowboat_device.core.actions import UseBroker
 from narrowboat_device.rendezvous import Endpoint, Papers, Rendezvous, rest_s
 from narrowboat_protocol.documents import BrokerAddress, RootChain, sign_model
 from narrowboat_protocol.limits import DEFAULT_LIMITS
-from narrowboat_protocol.trust import root_version_of
-from tests.support.fleet import FleetKit
+from tests.support.fleet import FleetKit, root_version
 from tests.support.gateway import Gateway
 from tests.support.scripted_broker import PATIENCE_S, Authority
 from tests.support.web import serving_folder
@@ -135,13 +134,13 @@ def test_roots_are_looked_for_only_when_the_broker_is_a_stranger_and_after_a_res
         place.now_s = 100.0
         chain = rendezvous.failed(untrusted())
         assert chain is not None
-        assert [root_version_of(root) for root in chain.roots] == [2, 3, 4, 5]
+        assert [root_version(root) for root in chain.roots] == [2, 3, 4, 5]
         rendezvous.use(UseBroker(5))
         assert rendezvous.failed(untrusted()) is None
         place.now_s = 200.0
         rest = rendezvous.failed(untrusted())
         assert rest is not None
-        assert [root_version_of(root) for root in rest.roots] == [6, 7]
+        assert [root_version(root) for root in rest.roots] == [6, 7]
         rendezvous.use(UseBroker(7))
         place.now_s = 300.0
         assert rendezvous.failed(untrusted()) is None

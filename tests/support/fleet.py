@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_bridge.pki import Authority, issue_client, new_key
-from narrowboat_protocol.cose import sign1
+from narrowboat_protocol.cose import SignedDocument, sign1
 from narrowboat_protocol.documents import (
     Assignment,
     Command,
@@ -342,6 +342,10 @@ class FleetKit:
         """The signed document that lets these operators command."""
         document = Operators(version=version, operators=tuple(operator.entry() for operator in operators))
         return sign_model(document, self.fleet_id, [self.admin])
+
+
+def root_version(root: bytes) -> int:
+    return Root.decode(SignedDocument.decode(root).content).version
 
 
 def sign_envelope(envelope: bytes, signer: Signer, limits: Limits = DEFAULT_LIMITS) -> bytes:
