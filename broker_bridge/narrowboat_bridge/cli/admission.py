@@ -21,11 +21,11 @@ from narrowboat_protocol.documents import (
 from narrowboat_protocol.keys import public_key_from_cryptography
 from narrowboat_protocol.model import Document
 
+from ..files import read_bounded
 from ..pki import read_request
 from .arguments import Subparsers, add_command, digest, name
 from .client import connect, every
 from .exits import ExitCode
-from .files import read_bounded
 from .operator_toml import add_operator_arguments
 from .output import iso_time, print_json, print_result, table_lines
 from .results import as_json

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from narrowboat_protocol.documents import ClaimCreate, ClaimList, ClaimPage, ClaimRevoke, ClaimSummary, claim_key
 
+from ..files import read_bounded
 from .arguments import Subparsers, add_command, add_group, digest, name, positive
 from .client import connect, every
 from .exits import ExitCode
-from .files import read_bounded
 from .operator_toml import OperatorToml, add_operator_arguments, find_operator_toml
 from .output import iso_time, print_json, print_result, table_lines
 from .results import as_json

@@ -30,9 +30,9 @@ from narrowboat_protocol.topics import NAME_PATTERN
 from narrowboat_protocol.trust import Trust
 
 from ..broker_home import Listener, Ports
+from ..files import PRIVATE, PUBLIC, read_bounded, write_new
 from ..pki import Authority
 from .arguments import CLASS_PATTERN, HOST_PATTERN
-from .files import PRIVATE, PUBLIC, read_bounded, write_new
 from .key_files import load_key
 from .toml_file import TomlFile
 from .trust_files import load_chain

@@ -36,10 +36,10 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 
 from ..broker_home import BrokerCertificates, Listener, Ports, write_broker_home
+from ..files import PRIVATE, PUBLIC, write_new
 from ..pki import Authority, issue_crl, issue_server, key_to_pem, new_key
 from .arguments import Subparsers, add_command, class_name, domain, host, name, port, positive
 from .exits import ExitCode
-from .files import PRIVATE, PUBLIC, write_new
 from .fleet_folder import FILE_NAME, PARTIES, SERVER, FleetFolder, save_authority
 from .identities import make_bridge, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of, save_key

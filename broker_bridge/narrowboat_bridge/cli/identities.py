@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 
+from ..files import PRIVATE, PUBLIC, read_bounded, write_atomically, write_new
 from ..pki import CERTIFICATE_DAYS, Authority, issue_client, key_to_pem, new_key
-from .files import PRIVATE, PUBLIC, read_bounded, write_atomically, write_new
 from .fleet_folder import FleetFolder
 from .key_files import load_key, save_key
 

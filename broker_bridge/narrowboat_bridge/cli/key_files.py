@@ -14,7 +14,7 @@ from pathlib import Path
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 
-from .files import PRIVATE, PUBLIC, read_bounded, write_new
+from ..files import PRIVATE, PUBLIC, read_bounded, write_new
 
 _KEY_BYTES_MAX = 16 * 1024
 _PASSPHRASE_BYTES_MAX = 1024

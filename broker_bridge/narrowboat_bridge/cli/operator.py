@@ -14,9 +14,9 @@ from narrowboat_protocol.documents import Operators, RoleName
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
+from ..files import read_bounded
 from .arguments import Subparsers, add_command, add_group, name
 from .exits import ExitCode
-from .files import read_bounded
 from .fleet_folder import FleetFolder
 from .key_files import add_passphrase_arguments, passphrase_of
 from .output import print_json, print_result, table_lines

@@ -17,10 +17,10 @@ from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
 from ..broker_home import Listener
+from ..files import read_bounded, write_atomically
 from ..pki import read_request
 from .arguments import Subparsers, add_command, add_group, name
 from .exits import ExitCode
-from .files import read_bounded, write_atomically
 from .fleet_folder import FleetFolder
 from .identities import make_birth, make_bridge, make_device, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of

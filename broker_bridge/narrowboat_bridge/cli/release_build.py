@@ -20,7 +20,7 @@ from narrowboat_protocol.payload import PayloadWriter, Prologue
 from narrowboat_protocol.release_file import encode_header, encode_trailer
 from narrowboat_protocol.suit import Image, Manifest, build_envelope, parse_envelope
 
-from .files import atomic_file, scratch_file
+from ..files import atomic_file, scratch_file
 from .image_source import read_image
 from .release_io import COPY_BYTES
 from .release_toml import ReleaseToml

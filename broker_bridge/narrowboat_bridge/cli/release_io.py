@@ -23,7 +23,7 @@ from narrowboat_protocol.payload import HEAD_START_BYTES, Head, measure_head, pa
 from narrowboat_protocol.release_file import encode_trailer, read_layout
 from narrowboat_protocol.suit import Envelope, Manifest, parse_envelope, read_manifest
 
-from .files import atomic_file
+from ..files import atomic_file
 
 COPY_BYTES = 1 << 20
 

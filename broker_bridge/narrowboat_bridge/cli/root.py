@@ -27,10 +27,10 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.trust import Trust
 
+from ..files import read_bounded, write_atomically, write_new
 from . import root_changes as changes
 from .arguments import Subparsers, add_command, add_group, digest, host, name, out_file, port, positive
 from .exits import ExitCode
-from .files import read_bounded, write_atomically, write_new
 from .fleet_folder import FleetFolder
 from .output import JsonValue, iso_time, print_result
 from .root_draft import Draft, merged

@@ -37,7 +37,7 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB
 from narrowboat_protocol.model import AS_TUPLE, Document, key
 from narrowboat_protocol.trust import FIRST_ROOT_VERSION, Trust
 
-from .files import read_bounded, write_atomically
+from ..files import read_bounded, write_atomically
 
 _DRAFT_BYTES_MAX = 2 * DEFAULT_LIMITS.root_bytes_max + KIB
 Signature = Annotated[bytes, Field(min_length=1, max_length=256)]

@@ -17,8 +17,8 @@ from pathlib import Path
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PublicKey, Signer, public_key_from_pem
 
+from ..files import read_bounded, write_atomically
 from .arguments import out_file
-from .files import read_bounded, write_atomically
 from .key_files import add_passphrase_arguments, load_key, passphrase_of
 
 _PEM_BYTES_MAX = 16 * 1024

@@ -9,7 +9,7 @@ from narrowboat_protocol.errors import PeerError, Reason, TrustError, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.trust import Trust
 
-from .files import read_bounded
+from ..files import read_bounded
 
 
 def load_trust(path: Path, fleet_id: bytes | None = None) -> Trust:

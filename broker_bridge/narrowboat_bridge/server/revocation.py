@@ -10,7 +10,6 @@ believed.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
@@ -20,6 +19,7 @@ from threading import Thread
 
 from cryptography import x509
 
+from ..files import PUBLIC, write_atomically
 from ..pki import Authority, issue_crl, read_crl
 from .crew import Crew
 
@@ -82,13 +82,7 @@ class RevocationList:
         number, serials = self._read()
         self._number = max(number, self._number) + 1
         content = issue_crl(self._authority, self._number, serials | self._serials, self._wall_s())
-        temporary = self._path.with_name(f".{self._path.name}.new")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(self._path)
+        write_atomically(self._path, content, PUBLIC)
 
     def _tell_broker(self) -> None:
         if self._command is None:

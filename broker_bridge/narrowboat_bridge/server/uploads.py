@@ -34,6 +34,7 @@ from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, decode_block
 from narrowboat_protocol.trust import Trust
 
 from ..core.records import Release
+from ..files import sync_folder
 
 _COPY_BYTES = MIB
 _OWN_ABANDONED_S = 600
@@ -260,7 +261,7 @@ class Uploads:
                 raise PayloadError(Reason.BAD_BLOCK, "the file that came is not the one announced; send it again")
             frames.check()
             copy.replace(self._payloads / payload.hexdigest())
-            _sync_folder(self._payloads)
+            sync_folder(self._payloads)
         finally:
             copy.unlink(missing_ok=True)
         return payload.digest()
@@ -273,12 +274,3 @@ def _require_same_image(head: Head, image: Image, layout: ReleaseFileLayout) -> 
         raise PayloadError(
             Reason.BAD_HEAD, f"expected a payload of {head.payload_length} bytes, got {layout.payload_length}"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,7 +34,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -46,8 +46,11 @@ def scratch_file(beside: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Replace `path`. Without `mode`, who may read it is left to the process's umask."""
     with atomic_file(path) as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(data)
 
 
@@ -63,7 +66,7 @@ def write_new(path: Path, data: bytes, mode: int = PUBLIC) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -77,7 +80,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or created in it durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
