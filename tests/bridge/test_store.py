@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from narrowboat_bridge.core.events import Restored
+from narrowboat_bridge.core.pairs import admit, heard
 from narrowboat_bridge.core.records import Attempt, Campaign, Device, Ending
-from narrowboat_bridge.core.registry import admit, heard
 from narrowboat_bridge.server.config import LimitsConfig
 from narrowboat_bridge.server.store import Replay, Store
 from narrowboat_protocol.documents import CampaignStart, Hello, UploadBegin

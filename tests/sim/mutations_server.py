@@ -15,8 +15,8 @@ from unittest.mock import patch
 from narrowboat_bridge.core import devices as bridge_devices
 from narrowboat_bridge.core.attempts import Verdict, judge_success, take_report
 from narrowboat_bridge.core.campaigns import Campaigns
+from narrowboat_bridge.core.pairs import Standing
 from narrowboat_bridge.core.records import Campaign, Device
-from narrowboat_bridge.core.registry import Standing
 from narrowboat_bridge.server.performer import Performer
 from narrowboat_bridge.server.uploads import Uploads
 from narrowboat_device.core.memory import Memory
@@ -139,7 +139,7 @@ MUTATIONS: dict[str, Mutation] = {
         Weather(uploads=1.0, loss=0.1),
     ),
     "every pair is remembered": Mutation(
-        lambda: patch("narrowboat_bridge.core.registry.RECENT_PAIRS", 1 << 20), "bounds", Weather()
+        lambda: patch("narrowboat_bridge.core.pairs.RECENT_PAIRS", 1 << 20), "bounds", Weather()
     ),
     "the bridge never looks at a device again": Mutation(
         lambda: patch.object(Campaigns, "deadline", None), "convergence", Weather()

@@ -22,8 +22,8 @@ from .actions import Acknowledge, Emit, Record, SendRoots, StoreAssignment, Stor
 from .attempts import Verdict, already_runs, before_the_work, judge_report, judge_success, take_report
 from .changes import Changes
 from .events import HelloArrived, Now, ReportArrived
+from .pairs import Standing, admit, digest_of, heard, is_live, standing, with_hello
 from .records import Attempt, Device
-from .registry import Standing, admit, digest_of, heard, is_live, standing, with_hello
 from .steering import Exhausted, Issue, Nothing, SendAgain, Terms, is_for, next_step
 
 _COUNTERS_KEPT = 32
