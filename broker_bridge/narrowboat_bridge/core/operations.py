@@ -29,9 +29,9 @@ from .actions import Emit, Record, Refusal, StoreCampaign, StoreRelease, Turn
 from .approvals import APPROVAL_LIFE_S, Approvals, needs_approval
 from .changes import Changes
 from .events import CommandAccepted, Now, ReleaseAdded
-from .outlook import before_start
 from .records import Campaign, Ending, Release
 from .sight import Sight
+from .warnings import before_start
 
 
 class Operations:

@@ -29,9 +29,9 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
 
 from .ledger import Ledger
-from .outlook import failures_ahead
 from .records import Attempt, Campaign, Claim, Device, Registration, Release
 from .sight import Sight
+from .warnings import failures_ahead
 
 PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
