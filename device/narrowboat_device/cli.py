@@ -82,14 +82,14 @@ def _run(options: argparse.Namespace) -> int:
     from threading import Event as Flag
 
     from .assembly import open_gateway
-    from .identity import be_somebody, start_renewal
+    from .identity import ensure_certificate, start_renewal
     from .loop import Ending, Shell
 
     disk, written, stop = SystemDisk(), load_config(options.config), Flag()
     while True:
         again = Flag()
         with _on_signals(stop.set):
-            config = be_somebody(disk, written, DEFAULT_LIMITS, stop)
+            config = ensure_certificate(disk, written, DEFAULT_LIMITS, stop)
         if config is None:
             return _OK
         with open_gateway(disk, config, DEFAULT_LIMITS, with_link=True) as gateway:
@@ -112,13 +112,13 @@ def _run(options: argparse.Namespace) -> int:
 def _enrol(options: argparse.Namespace) -> int:
     from threading import Event as Flag
 
-    from .identity import be_somebody
+    from .identity import ensure_certificate
 
     written, stop = load_config(options.config), Flag()
     if written.enrolment is None:
         raise UsageError(Reason.BAD_CONFIG, f"{options.config}: expected an [enrolment] section, got none")
     with _on_signals(stop.set):
-        config = be_somebody(SystemDisk(), written, DEFAULT_LIMITS, stop)
+        config = ensure_certificate(SystemDisk(), written, DEFAULT_LIMITS, stop)
     if config is None:
         return _REFUSED
     print(f"this gateway is {config.gateway.name}")

@@ -1,4 +1,4 @@
-"""Becoming somebody: a key without a certificate asks the fleet for one, and asks again until it has it.
+"""Enrolment: a key without a certificate asks the fleet for one, and asks again until it has it.
 
     provision      the key, durably, once
     enrol          request, reply, certificate, durably

@@ -35,7 +35,7 @@ _RENEWAL_ATTEMPTS = 3
 _log = logging.getLogger(__name__)
 
 
-def be_somebody(disk: Disk, config: Config, limits: Limits, stop: Flag) -> Config | None:
+def ensure_certificate(disk: Disk, config: Config, limits: Limits, stop: Flag) -> Config | None:
     """The configuration under the name that the fleet gave; asks for a certificate first if there is none. None if it
     was stopped.
     """

@@ -19,7 +19,7 @@ from narrowboat_bridge.core.records import RECENT_PAIRS
 from narrowboat_device.assembly import open_record
 from narrowboat_device.core.actions import Record
 from narrowboat_device.core.memory import TrustRecord, read_record
-from narrowboat_device.identity import be_somebody
+from narrowboat_device.identity import ensure_certificate
 from narrowboat_device.provision import provision
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
 from narrowboat_protocol.topics import Channel
@@ -115,7 +115,7 @@ def test_a_cloned_card_is_worth_nothing_once_its_key_is_revoked_and_the_gateway_
     broker.key.unlink()
     broker.certificate.unlink()
     provision(DISK, pair.own.config, DEFAULT_LIMITS)
-    assert be_somebody(DISK, pair.own.config, DEFAULT_LIMITS, Flag()) == pair.own.config
+    assert ensure_certificate(DISK, pair.own.config, DEFAULT_LIMITS, Flag()) == pair.own.config
     with pair.own:
         assert lab.wait_for_end("gw-rekeyed", "gw-rekeyed")["state"] == "succeeded"
 

@@ -20,7 +20,7 @@ from narrowboat_device.assembly import read_signer
 from narrowboat_device.certificate import note_path, read_certificate
 from narrowboat_device.enrol import Applicant
 from narrowboat_device.enrol_link import EnrolmentLink
-from narrowboat_device.identity import be_somebody
+from narrowboat_device.identity import ensure_certificate
 from narrowboat_device.import_roots import import_roots
 from narrowboat_device.rendezvous import Papers
 from narrowboat_protocol.documents import BrokerAddress, EnrolmentReply, EnrolmentRequest, RoleName, sign_model
@@ -49,9 +49,9 @@ def test_a_gateway_with_a_claim_enrols_and_is_let_in_under_the_name_that_it_was_
     claim = lab.credentials(Listener.ENROL, "one-claim")
     ask_operator(lab, "claim", "create", "one-claim", "--count", 1, "--admit")
     config = applicant(lab, "enrol-one", claim)
-    somebody = be_somebody(DISK, config, DEFAULT_LIMITS, Flag())
-    assert somebody is not None
-    assert somebody.gateway.name == "enrol-one"
+    enrolled = ensure_certificate(DISK, config, DEFAULT_LIMITS, Flag())
+    assert enrolled is not None
+    assert enrolled.gateway.name == "enrol-one"
     note = note_path(config.storage.data_dir)
     read_certificate(DISK, config.broker.certificate, note, read_signer(DISK, config).public)
     tls = Papers(config.broker.server_ca, config.broker.certificate, config.broker.key).context()
@@ -67,9 +67,9 @@ def test_a_gateway_waits_until_an_operator_approves_it(lab: Lab) -> None:
     (waiting,) = [each for each in ask_operator(lab, "device", "keys") if each["device"] == "enrol-waits"]
     assert (waiting["kid"], waiting["admission"], waiting["serial"]) == (kid_of(config), "pending", "SN 7")
     ask_operator(lab, "device", "approve", kid_of(config), "--name", "enrol-approved")
-    somebody = be_somebody(DISK, config, DEFAULT_LIMITS, Flag())
-    assert somebody is not None
-    assert somebody.gateway.name == "enrol-approved"
+    enrolled = ensure_certificate(DISK, config, DEFAULT_LIMITS, Flag())
+    assert enrolled is not None
+    assert enrolled.gateway.name == "enrol-approved"
 
 
 def test_a_key_that_was_registered_by_its_request_needs_no_claim(lab: Lab) -> None:

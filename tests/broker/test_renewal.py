@@ -22,7 +22,7 @@ from narrowboat_device.assembly import read_signer
 from narrowboat_device.boot.loader import power_on
 from narrowboat_device.cli import REBOOT_STATUS
 from narrowboat_device.config import Config, load_config
-from narrowboat_device.identity import be_somebody, start_renewal
+from narrowboat_device.identity import ensure_certificate, start_renewal
 from narrowboat_device.loop import NoLink
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS
@@ -173,7 +173,7 @@ def test_a_gateway_whose_clock_says_2090_is_given_the_same_certificate_and_not_s
     """Else it would ask and start, and ask and start, as fast as the link allows."""
     config = aged(lab, "renew-2090", OVER_DAYS).config
     stop, renewed = Flag(), Flag()
-    assert be_somebody(DISK, config, DEFAULT_LIMITS, stop) == config
+    assert ensure_certificate(DISK, config, DEFAULT_LIMITS, stop) == config
     before = config.broker.certificate.stat().st_ino
     thread = start_renewal(DISK, config, DEFAULT_LIMITS, NoLink(), stop, renewed.set, lambda: 3.8e9)
     wait_for(lambda: config.broker.certificate.stat().st_ino != before, PATIENCE_S, "the certificate to be written")

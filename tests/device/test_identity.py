@@ -12,7 +12,7 @@ import pytest
 from narrowboat_bridge.pki import Authority, issue_client, key_to_pem, new_key
 from narrowboat_device.config import Config, EnrolmentConfig
 from narrowboat_device.disk import SystemDisk
-from narrowboat_device.identity import be_somebody
+from narrowboat_device.identity import ensure_certificate
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from tests.support.broker import ISSUED_AT
 from tests.support.paths import REPOSITORY
@@ -61,9 +61,9 @@ def certify(config: Config, name: str) -> None:
 
 
 def name_of(config: Config) -> str:
-    somebody = be_somebody(SystemDisk(), config, DEFAULT_LIMITS, Flag())
-    assert somebody is not None
-    return somebody.gateway.name
+    enrolled = ensure_certificate(SystemDisk(), config, DEFAULT_LIMITS, Flag())
+    assert enrolled is not None
+    return enrolled.gateway.name
 
 
 def test_a_gateway_is_who_its_certificate_says(config: Config) -> None:
@@ -87,8 +87,9 @@ def test_a_start_with_a_certificate_that_was_read_before_imports_nothing_to_ask_
     code = (
         "import sys; from pathlib import Path; from threading import Event;"
         "from narrowboat_device.config import load_config; from narrowboat_device.disk import SystemDisk;"
-        "from narrowboat_device.identity import be_somebody; from narrowboat_protocol.limits import DEFAULT_LIMITS;"
-        "be_somebody(SystemDisk(), load_config(Path(sys.argv[1])), DEFAULT_LIMITS, Event());"
+        "from narrowboat_device.identity import ensure_certificate;"
+        "from narrowboat_protocol.limits import DEFAULT_LIMITS;"
+        "ensure_certificate(SystemDisk(), load_config(Path(sys.argv[1])), DEFAULT_LIMITS, Event());"
         "print([name for name in sys.modules if 'enrol' in name or name == 'cryptography.x509'])"
     )
     toml = config.broker.certificate.with_name("device.toml")
