@@ -45,12 +45,11 @@ from .identities import make_bridge, make_operator
 from .key_files import add_passphrase_arguments, passphrase_of, save_key
 from .output import print_result
 from .pki import save_operators
-from .root_changes import first_root
+from .root_changes import YEAR_S, first_root
 
 BRIDGE_NAME = "bridge-1"
 _OPERATOR = "operator"
 _HOSTS = ("localhost", "127.0.0.1")
-_YEAR_S = 365 * 86_400
 _RELEASE_KEYS_MAX = 16
 _ROOT_YEARS_MAX = 100
 _HOSTS_MAX = 8
@@ -287,7 +286,7 @@ def _root(plan: Plan, keys: Mapping[RoleName, Sequence[PrivateKey]], server: Aut
         {role: [key.public for key in made] for role, made in keys.items()},
         {RoleName.RELEASE: plan.release_threshold},
         plan.components,
-        now_s + plan.root_years * _YEAR_S,
+        now_s + plan.root_years * YEAR_S,
         anchors=(server.certificate.public_bytes(serialization.Encoding.DER),),
         addresses=[BrokerAddress(host=host, port=plan.ports.device) for host in plan.hosts],
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,15 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 
-from ..files import PRIVATE, PUBLIC, read_bounded, write_atomically, write_new
+from ..files import PRIVATE, PUBLIC, write_atomically, write_new
 from ..pki import CERTIFICATE_DAYS, Authority, issue_client, key_to_pem, new_key
 from .fleet_folder import FleetFolder
-from .key_files import load_key, save_key
+from .key_files import load_certificate, load_key, save_key
 
 CERTIFICATE = "certificate.pem"
 KEY = "key.pem"
 SIGNING_KEY = "signing-key"
-_CERTIFICATE_BYTES_MAX = 64 * 1024
 
 _DEVICE_TOML = """\
 # The configuration of gateway {name}. Edit slots and boot for its hardware; paths are relative to this file.
@@ -167,10 +165,12 @@ def _certify(
 
 def _certified_key(path: Path) -> object:
     try:
-        return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX)).public_key()
+        return load_certificate(path).public_key()
+    except UsageError as error:
+        raise UsageError(error.reason, f"{error}; remove it to have it issued anew") from None
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError(
-            Reason.BAD_USE, f"{path}: expected a certificate in PEM, got other bytes; remove it to have it issued anew"
+            Reason.BAD_USE, f"{path}: expected a certificate of a P-256 key; remove it to have it issued anew"
         ) from None
 
 

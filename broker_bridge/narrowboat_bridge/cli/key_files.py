@@ -1,4 +1,4 @@
-"""Signing keys in files: how they are read and written, and where their passphrases come from.
+"""Keys and certificates in files: how they are read and written, and where passphrases come from.
 
 A private key is PKCS#8 in PEM, readable by its owner only. A passphrase comes from a file or from an
 environment variable that is named on the command line, never from the command line itself, where every
@@ -11,6 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
+from cryptography import x509
+
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 
@@ -18,6 +20,7 @@ from ..files import PRIVATE, PUBLIC, read_bounded, write_new
 
 _KEY_BYTES_MAX = 16 * 1024
 _PASSPHRASE_BYTES_MAX = 1024
+_CERTIFICATE_BYTES_MAX = 64 * 1024
 
 
 def add_passphrase_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -71,3 +74,11 @@ def save_key(folder: Path, name: str, key: PrivateKey, passphrase: bytes | None 
     write_new(private, key.to_pem(passphrase), PRIVATE)
     write_new(public, key.public.to_pem(), PUBLIC)
     return private, public
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """The certificate in a PEM file, the first one there."""
+    try:
+        return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX))
+    except ValueError:
+        raise UsageError(Reason.BAD_USE, f"{path}: expected a certificate in PEM, got other bytes") from None

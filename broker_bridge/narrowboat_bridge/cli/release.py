@@ -19,7 +19,7 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PublicKey, Signer, raw_signature
 from narrowboat_protocol.suit import Image, add_signature, merge_envelopes
 
-from .arguments import Subparsers, add_command, add_group, digest, out_file
+from .arguments import Subparsers, add_command, add_group, out_file
 from .exits import ExitCode
 from .operator_toml import add_operator_arguments
 from .output import JsonValue, Progress, human_bytes, print_result
@@ -28,7 +28,7 @@ from .release_io import ReleaseFile, copy_with_envelope, open_release_file, repl
 from .release_toml import ReleaseToml
 from .release_verify import matching_image, verify_release_file
 from .signing import Returned, add_signing_arguments, signature_of, write_bytes_to_sign
-from .trust_files import load_trust
+from .trust_files import add_fleet_id, load_trust
 
 _NO_AAD = b""
 
@@ -87,9 +87,7 @@ def _add_verify(commands: Subparsers) -> None:
     )
     verify.add_argument("file", metavar="FILE", type=Path, help="a release file")
     verify.add_argument("--root", metavar="ROOT", type=Path, required=True, help="the signed root of the fleet")
-    verify.add_argument(
-        "--fleet-id", metavar="HEX", type=digest, help="the fleet of the root; needed from its version 2 on"
-    )
+    add_fleet_id(verify)
 
 
 def _add_push(commands: Subparsers) -> None:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_protocol.documents import BrokerAddress, Role, RoleName, Root
@@ -27,18 +26,17 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.trust import Trust
 
-from ..files import read_bounded, write_atomically, write_new
+from ..files import write_atomically, write_new
 from . import root_changes as changes
-from .arguments import Subparsers, add_command, add_group, digest, host, name, out_file, port, positive
+from .arguments import Subparsers, add_command, add_group, host, name, out_file, port, positive
 from .exits import ExitCode
 from .fleet_folder import FleetFolder
+from .key_files import load_certificate
 from .output import JsonValue, iso_time, print_result
-from .root_draft import Draft, merged
+from .root_draft import Draft, is_signed_root, merged
 from .signing import Returned, add_signing_arguments, load_public, signature_of, write_bytes_to_sign
-from .trust_files import load_trust
+from .trust_files import add_fleet_id, load_trust
 
-_YEAR_S = 365 * 86_400
-_CERTIFICATE_BYTES_MAX = 64 * 1024
 Change = Callable[[Root, argparse.Namespace], Root]
 
 
@@ -64,16 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     publish.add_argument("--fleet", metavar="FOLDER", type=Path, required=True, help="the fleet folder")
     inspect = add_command(commands, "inspect", _inspect, "show a root or a draft, and what it changes")
     inspect.add_argument("file", metavar="FILE", type=Path, help="a draft, or a signed root such as root/1.root")
-    _add_fleet_id(inspect)
-
-
-def _add_fleet_id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--fleet-id",
-        metavar="HEX",
-        type=digest,
-        help="the fleet it must belong to; needed for a root from version 2 on",
-    )
+    add_fleet_id(inspect)
 
 
 def _add_create(commands: Subparsers) -> None:
@@ -149,14 +138,14 @@ def _add_change(commands: Subparsers, verb: str, change: Change, summary: str, m
     parser = add_command(commands, verb, run, summary, f"{more} Writes a draft, to be signed.")
     parser.add_argument("base", metavar="BASE", type=Path, help="the newest signed root, or a draft that follows it")
     parser.add_argument("-o", "--out", metavar="DRAFT", type=out_file, required=True, help="may be BASE, if a draft")
-    _add_fleet_id(parser)
+    add_fleet_id(parser)
     return parser
 
 
 def _create(arguments: argparse.Namespace) -> int:
     keys = {role: [load_public(path) for path in getattr(arguments, f"{role}_key")] for role in RoleName}
     thresholds = {role: getattr(arguments, f"{role}_threshold") for role in RoleName}
-    expires_at = int(time.time()) + arguments.years * _YEAR_S
+    expires_at = int(time.time()) + arguments.years * changes.YEAR_S
     root = changes.first_root(keys, thresholds, arguments.component, expires_at)
     return _save(Draft(_with_broker(root, arguments), None), arguments.out, arguments)
 
@@ -184,14 +173,16 @@ def _set(root: Root, arguments: argparse.Namespace) -> Root:
         root = changes.limit_releases(root, (), ())
     root = changes.limit_releases(root, arguments.release_component, arguments.release_class)
     if arguments.years is not None:
-        root = changes.rebuilt(root, expires_at=int(time.time()) + arguments.years * _YEAR_S)
+        root = changes.rebuilt(root, expires_at=int(time.time()) + arguments.years * changes.YEAR_S)
     return _with_broker(root, arguments)
 
 
 def _with_broker(root: Root, arguments: argparse.Namespace) -> Root:
     fields: dict[str, object] = {}
     if arguments.broker_anchor is not None:
-        fields["broker_anchors"] = tuple(_certificate(path) for path in arguments.broker_anchor)
+        fields["broker_anchors"] = tuple(
+            load_certificate(path).public_bytes(Encoding.DER) for path in arguments.broker_anchor
+        )
     if arguments.broker_address is not None:
         fields["broker_addresses"] = tuple(arguments.broker_address)
     if arguments.root_url is not None:
@@ -253,7 +244,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    if read_bounded(arguments.file, 1 << 16)[:1] == b"\x83":
+    if is_signed_root(arguments.file):
         shown = describe_root(load_trust(arguments.file, arguments.fleet_id))
     else:
         shown = describe_draft(Draft.load(arguments.file))
@@ -298,13 +289,6 @@ def _describe_role(role: Role) -> JsonValue:
     if role.class_ids is not None:
         described["class_ids"] = [class_id.hex() for class_id in role.class_ids]
     return described
-
-
-def _certificate(path: Path) -> bytes:
-    try:
-        return x509.load_pem_x509_certificate(read_bounded(path, _CERTIFICATE_BYTES_MAX)).public_bytes(Encoding.DER)
-    except ValueError:
-        raise UsageError(Reason.BAD_USE, f"{path}: expected a certificate in PEM, got other bytes") from None
 
 
 def _rule(text: str) -> tuple[str, int]:

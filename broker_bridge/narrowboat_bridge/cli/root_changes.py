@@ -13,6 +13,7 @@ from narrowboat_protocol.documents import BrokerAddress, ComponentRule, Role, Ro
 from narrowboat_protocol.errors import DocumentError, Reason, UsageError
 from narrowboat_protocol.keys import PublicKey
 
+YEAR_S = 365 * 86_400
 _CONSEQUENCES = {
     RoleName.ROOT: "the next root needs the thresholds of this version and of the one before",
     RoleName.RELEASE: "what only a removed key signed is not installed any more; sign it anew. What runs keeps running",
@@ -57,8 +58,7 @@ def rebuilt(root: Root, **changes: object) -> Root:
 
 def add_key(root: Root, name: RoleName, public: PublicKey, threshold: int | None) -> Root:
     """Let a key sign for a role. A threshold that is not given stays."""
-    if any(public.kid in role.kids for role in root.roles):
-        raise UsageError(Reason.CONFLICT, f"expected a key of no role, got {public.kid.hex()[:16]}, which has one")
+    _require_free(root, public)
     role = root.role(name)
     changed = role.model_copy(update={"kids": (*role.kids, public.kid), "threshold": threshold or role.threshold})
     return rebuilt(root, roles=_roles(root, changed), keys=(*root.keys, public.to_cbor()))
@@ -81,12 +81,17 @@ def remove_key(root: Root, kid: bytes, threshold: int | None) -> Root:
 
 def replace_key(root: Root, kid: bytes, public: PublicKey) -> Root:
     """Put a key in the place of another."""
-    if any(public.kid in role.kids for role in root.roles):
-        raise UsageError(Reason.CONFLICT, f"expected a key of no role, got {public.kid.hex()[:16]}, which has one")
+    _require_free(root, public)
     role = role_of(root, kid)
     kids = tuple(public.kid if other == kid else other for other in role.kids)
     changed = role.model_copy(update={"kids": kids})
     return rebuilt(root, roles=_roles(root, changed), keys=(*_keys_without(root, kid), public.to_cbor()))
+
+
+def _require_free(root: Root, public: PublicKey) -> None:
+    """A key has one role at most."""
+    if any(public.kid in role.kids for role in root.roles):
+        raise UsageError(Reason.CONFLICT, f"expected a key of no role, got {public.kid.hex()[:16]}, which has one")
 
 
 def set_threshold(root: Root, name: RoleName, threshold: int) -> Root:

@@ -38,6 +38,7 @@ from narrowboat_protocol.model import AS_TUPLE, Document, key
 from narrowboat_protocol.trust import FIRST_ROOT_VERSION, Trust
 
 from ..files import read_bounded, write_atomically
+from .trust_files import fleet_hint
 
 _DRAFT_BYTES_MAX = 2 * DEFAULT_LIMITS.root_bytes_max + KIB
 Signature = Annotated[bytes, Field(min_length=1, max_length=256)]
@@ -69,9 +70,9 @@ class Draft:
         """Read a draft, or begin one that follows on the signed root in `path`, alike but for the version."""
         data = read_bounded(path, _DRAFT_BYTES_MAX)
         try:
-            return _read_draft(data) if data[:1] != _SIGNED_START else _follow_on(data, fleet_id)
+            return _follow_on(data, fleet_id) if _is_signed(data) else _read_draft(data)
         except PeerError as error:
-            hint = "; pass --fleet-id" if error.reason is Reason.WRONG_FLEET and fleet_id is None else ""
+            hint = fleet_hint(error, fleet_id)
             raise TrustError(
                 error.reason, f"{path}: expected a draft of a root, or a signed root: {error}{hint}"
             ) from None
@@ -172,8 +173,14 @@ class Draft:
         return Draft(self.root, self.before, tuple(blocks[kid] for kid in sorted(blocks)))
 
 
-_SIGNED_START = b"\x83"
-"""A signed document is an array of three; a draft is a map."""
+def is_signed_root(path: Path) -> bool:
+    """Whether a file is to be read as a signed root, not as a draft."""
+    return _is_signed(read_bounded(path, _DRAFT_BYTES_MAX))
+
+
+def _is_signed(data: bytes) -> bool:
+    """A signed document is an array of three; a draft is a map."""
+    return data[:1] == b"\x83"
 
 
 def _read_draft(data: bytes) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,22 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.trust import Trust
 
 from ..files import read_bounded
+from .arguments import digest
+
+
+def add_fleet_id(parser: argparse.ArgumentParser) -> None:
+    """Declare how to say which fleet a root must belong to."""
+    parser.add_argument(
+        "--fleet-id",
+        metavar="HEX",
+        type=digest,
+        help="the fleet it must belong to; needed for a root from version 2 on",
+    )
+
+
+def fleet_hint(error: PeerError, fleet_id: bytes | None) -> str:
+    """What to do about a root that is not believed, if that is to say which fleet it belongs to."""
+    return "; pass --fleet-id" if error.reason is Reason.WRONG_FLEET and fleet_id is None else ""
 
 
 def load_trust(path: Path, fleet_id: bytes | None = None) -> Trust:
@@ -18,8 +35,7 @@ def load_trust(path: Path, fleet_id: bytes | None = None) -> Trust:
     try:
         return Trust(data, fleet_id)
     except PeerError as error:
-        hint = "; pass --fleet-id" if error.reason is Reason.WRONG_FLEET and fleet_id is None else ""
-        raise TrustError(error.reason, f"{path}: {error}{hint}") from None
+        raise TrustError(error.reason, f"{path}: {error}{fleet_hint(error, fleet_id)}") from None
 
 
 def load_chain(paths: Sequence[Path], fleet_id: bytes) -> Trust:
