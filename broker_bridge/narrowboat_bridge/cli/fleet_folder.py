@@ -32,9 +32,9 @@ from narrowboat_protocol.trust import Trust
 from ..broker_home import Listener, Ports
 from ..files import PRIVATE, PUBLIC, read_bounded, write_new
 from ..pki import Authority
+from ..toml_file import TomlFile
 from .arguments import CLASS_PATTERN, HOST_PATTERN
 from .key_files import load_key
-from .toml_file import TomlFile
 from .trust_files import load_chain
 
 FILE_NAME = "fleet.toml"

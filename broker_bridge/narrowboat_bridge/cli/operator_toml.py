@@ -26,9 +26,9 @@ from pydantic import Field, StringConstraints
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.topics import NAME_PATTERN
 
+from ..toml_file import Location, TomlFile
 from .arguments import HOST_PATTERN, positive
 from .key_files import add_passphrase_arguments
-from .toml_file import Location, TomlFile
 
 FILE_NAME = "operator.toml"
 ENVIRONMENT_VARIABLE = "NARROWBOAT_OPERATOR"

@@ -29,8 +29,8 @@ from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.suit.manifest import CLASSES_MAX, VERSION_BYTES_MAX
 from narrowboat_protocol.topics import NAME_PATTERN
 
+from ..toml_file import Location, TomlFile
 from .arguments import CLASS_PATTERN, is_domain
-from .toml_file import Location, TomlFile
 
 _NUMBER_END = 1 << 53
 _LEVEL_MAX = {"zstd": 19, "lzma": 9, "stored": 0}

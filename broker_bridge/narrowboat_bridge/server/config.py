@@ -37,15 +37,7 @@ import stat
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
@@ -53,23 +45,11 @@ from narrowboat_protocol.limits import KIB, MIB
 from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
+from ..toml_file import Location
+
 _FAULTS_SHOWN_MAX = 20
 
-
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    folder: Path = info.context["folder"] if info.context else Path()
-    if "\0" in str(path):
-        raise ValueError("expected a path, got one with a null character")
-    try:
-        return folder / path.expanduser()
-    except RuntimeError:
-        raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
-
-
-Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-
-
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.toml_text import CONFIG_BYTES_MAX, parse_toml
 
-from ..files import read_bounded
+from .files import read_bounded
 
 _FAULTS_SHOWN_MAX = 5
 
