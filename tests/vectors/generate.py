@@ -17,7 +17,8 @@ from narrowboat_protocol.cose import document_aad, sign1
 from narrowboat_protocol.topics import READ_BY_OWNER, WRITTEN_BY_OWNER, Channel, Party, Topic, has_thumbprint
 from narrowboat_protocol.transfer import Block
 
-from .documents import FLEET_ID, REPORT, documents_file
+from .document_cases import documents_file
+from .documents import FLEET_ID, REPORT
 from .images import payloads_file, trees_file
 from .releases import release_files_file, releases_file
 from .seeds import Vectors, ed25519_key, p256_key, seeded
