@@ -33,7 +33,7 @@ test-lowest: ## what rests most on other packages, with the lowest versions that
 	@$(BOOTSTRAP) --lowest
 	.venv-lowest/bin/python -m pytest -m "not packaging and not cwt" tests/test_packaging.py \
 		tests/protocol/test_cbor.py tests/protocol/test_cose.py tests/protocol/test_documents.py \
-		tests/protocol/test_vectors.py tests/device/test_commands.py tests/device/test_link.py \
+		tests/protocol/test_vectors.py tests/device/commands tests/device/test_link.py \
 		tests/bridge/test_pki.py tests/bridge/test_store.py $(PYTEST_ARGS)
 
 soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and a tenth as many storms; an hour or two
