@@ -81,3 +81,13 @@ def _toml(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+IMAGE = make_image(700_001)
+
+
+def build(folder: Path, image: str, **changes: object) -> bytes:
+    """Build in `folder` and return the file."""
+    outcome = run("release", "build", write_release_toml(folder, image, **changes), "-o", folder / "out.nbr")
+    assert outcome.status == 0, outcome.err
+    return (folder / "out.nbr").read_bytes()
