@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from narrowboat_bridge.core.actions import Action, Record, Refusal, StoreAttempt, StoreCampaign
+from narrowboat_bridge.core.actions import Action, Record, StoreAttempt, StoreCampaign
 from narrowboat_bridge.core.approvals import APPROVAL_LIFE_S
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Restored
@@ -17,7 +17,7 @@ from narrowboat_protocol.documents import (
     Scope,
 )
 from narrowboat_protocol.errors import Reason
-from tests.bridge.world import World, answer, delivered, digest, issued, key_of, only, release
+from tests.bridge.world import World, answer, delivered, digest, issued, key_of, only, refusal, release
 
 DEVICES = ("gw-1", "gw-2")
 
@@ -57,12 +57,6 @@ def approve(
 ) -> list[Action]:
     request = CampaignApprove(campaign=summary.name, content=content or summary.content)
     return world.command(request, operator, scope, kid=kid)
-
-
-def refusal(actions: Sequence[Action]) -> Reason:
-    outcome = answer(actions)
-    assert isinstance(outcome, Refusal)
-    return outcome.reason
 
 
 @pytest.mark.parametrize("devices", [DEVICES, None], ids=["a list", "all of the hardware"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from narrowboat_bridge.core.actions import Action, Answer, Refusal, StoreAttempt, StoreCampaign
+from narrowboat_bridge.core.actions import Refusal, StoreAttempt, StoreCampaign
 from narrowboat_protocol.documents import (
     CampaignAbort,
     CampaignDetail,
@@ -22,7 +20,8 @@ from narrowboat_protocol.documents import (
     Scope,
 )
 from narrowboat_protocol.errors import Reason
-from tests.bridge.world import World, digest
+from narrowboat_protocol.model import Document
+from tests.bridge.world import World, answer, digest, reason_of, refusal
 from tests.support.fleet import COMPONENT, HARDWARE
 
 ELSEWHERE = bytes(16)
@@ -57,18 +56,8 @@ def world() -> World:
     return world
 
 
-def outcome(actions: Sequence[Action]) -> object:
-    (answer,) = [action for action in actions if isinstance(action, Answer)]
-    return answer.outcome
-
-
-def ask(world: World, request: Request, scope: Scope | None = BERLIN, operator: str = "ben") -> object:
-    return outcome(world.command(request, operator, scope))
-
-
-def refusal(answer: object) -> Reason:
-    assert isinstance(answer, Refusal)
-    return answer.reason
+def ask(world: World, request: Request, scope: Scope | None = BERLIN, operator: str = "ben") -> Document | Refusal:
+    return answer(world.command(request, operator, scope))
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -84,7 +73,7 @@ def test_a_device_is_covered_if_it_fits_all_that_a_scope_says(world: World, name
 def test_a_device_out_of_scope_is_answered_like_one_that_nobody_has(world: World) -> None:
     for request in (DeviceShow(device="bern-1"), start("bern-1")):
         hidden = ask(world, request)
-        assert refusal(hidden) is Reason.UNKNOWN_DEVICE
+        assert reason_of(hidden) is Reason.UNKNOWN_DEVICE
         nobody = ask(world, DeviceShow(device="mars-1") if isinstance(request, DeviceShow) else start("mars-1"))
         assert isinstance(hidden, Refusal)
         assert isinstance(nobody, Refusal)
@@ -113,7 +102,7 @@ def test_a_campaign_shows_and_counts_only_the_devices_in_scope(world: World) -> 
 
 def test_a_campaign_of_other_devices_is_unknown(world: World) -> None:
     for request in (CampaignShow(campaign="bern"), CampaignAbort(campaign="bern")):
-        assert refusal(ask(world, request)) is Reason.UNKNOWN_CAMPAIGN
+        assert reason_of(ask(world, request)) is Reason.UNKNOWN_CAMPAIGN
 
 
 STEERING: dict[str, tuple[Request, Reason]] = {
@@ -128,13 +117,13 @@ STEERING: dict[str, tuple[Request, Reason]] = {
 def test_nothing_of_a_command_that_reaches_beyond_the_scope_is_done(world: World, name: str) -> None:
     request, reason = STEERING[name]
     actions = world.command(request, "ben", BERLIN)
-    assert refusal(outcome(actions)) is reason
+    assert refusal(actions) is reason
     assert not [action for action in actions if isinstance(action, (StoreCampaign, StoreAttempt))]
 
 
 def test_a_campaign_for_all_devices_is_not_aborted_from_a_scope(world: World) -> None:
     world.start("everyone", devices=None)
-    assert refusal(ask(world, CampaignAbort(campaign="everyone"))) is Reason.NOT_PERMITTED
+    assert reason_of(ask(world, CampaignAbort(campaign="everyone"))) is Reason.NOT_PERMITTED
     assert not isinstance(ask(world, CampaignAbort(campaign="everyone"), None), Refusal)
 
 
@@ -147,8 +136,8 @@ def test_a_device_that_left_the_scope_takes_its_campaign_along(world: World) -> 
     scope = Scope(class_ids=(HERE,))
     assert not isinstance(ask(world, start("berlin-1"), scope), Refusal)
     world.hello("berlin-1", class_id=ELSEWHERE, pair=(2, 1))
-    assert refusal(ask(world, DeviceShow(device="berlin-1"), scope)) is Reason.UNKNOWN_DEVICE
+    assert reason_of(ask(world, DeviceShow(device="berlin-1"), scope)) is Reason.UNKNOWN_DEVICE
     detail = ask(world, CampaignShow(campaign="mine"), scope)
     assert isinstance(detail, CampaignDetail)
     assert (detail.attempts, detail.summary.devices) == ((), 0)
-    assert refusal(ask(world, CampaignAbort(campaign="mine"), scope)) is Reason.NOT_PERMITTED
+    assert reason_of(ask(world, CampaignAbort(campaign="mine"), scope)) is Reason.NOT_PERMITTED

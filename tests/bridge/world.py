@@ -233,8 +233,11 @@ def delivered(actions: Sequence[Action]) -> list[str]:
     return [action.device for action in only(Deliver, actions)]
 
 
-def refusal(actions: list[Action]) -> Reason:
-    outcome = answer(actions)
+def refusal(actions: Sequence[Action]) -> Reason:
+    return reason_of(answer(actions))
+
+
+def reason_of(outcome: Document | Refusal) -> Reason:
     assert isinstance(outcome, Refusal)
     return outcome.reason
 
