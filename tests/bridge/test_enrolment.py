@@ -173,6 +173,15 @@ def test_a_key_that_was_registered_is_admitted_without_a_claim_and_so_is_what_it
     assert registry.ask(own, "anything").outcome is ISSUED
 
 
+def test_a_key_that_its_device_has_long_left_is_forgotten_and_harms_nobody() -> None:
+    registry, birth, own = Registry(), new_key(), [new_key() for _ in range(12)]
+    registry.order(DeviceRegister(device="gw-1", kid=birth.kid))
+    assert {registry.ask(key, "anything", birth).outcome for key in own} == {ISSUED}
+    assert registry.ask(own[0], "anything").outcome is REFUSED
+    assert registry.ask(own[0], "anything", birth).device == "gw-1"
+    assert registry.started_anew().ask(own[-1], "anything").device == "gw-1"
+
+
 def test_a_name_is_not_given_to_a_second_key_until_an_operator_decides() -> None:
     registry, first, second = Registry(), new_key(), new_key()
     registry.order(ClaimCreate(claim="batch", count=9, admits=True))

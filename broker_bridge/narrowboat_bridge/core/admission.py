@@ -35,7 +35,8 @@ CERTIFICATE_S = 365 * 86_400
 YOUNG_S = CERTIFICATE_S // 4
 ASK_AGAIN_PENDING_S = 600
 ASK_AGAIN_REFUSED_S = 6 * 3600
-_KIDS_MAX = 8
+_KIDS_BETWEEN_MAX = 8
+"""So many keys of a device are remembered between the first one and the newest two."""
 
 
 class Admissions:
@@ -113,9 +114,8 @@ class Admissions:
 
     def _issue(self, known: Registration, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
         """The key that asked is the device's from now on: one that was registered, or that such a key vouches for."""
-        kids = (
-            known.kids if event.key.kid in known.kids else (known.kids[0], *known.kids[1:][-_KIDS_MAX:], event.key.kid)
-        )
+        first, *later = known.kids
+        kids = known.kids if event.key.kid in known.kids else (first, *later[-_KIDS_BETWEEN_MAX:], event.key.kid)
         asked = replace(known, kid=event.key.kid, kids=kids, asked_at=now.wall_s, serial=event.serial or known.serial)
         young = known.certified_at is not None and 0 <= now.wall_s - known.certified_at < YOUNG_S
         if not young or known.kid != event.key.kid:

@@ -53,8 +53,10 @@ class Ledger:
         before = self._by_key.get(registration.kid)
         for kid in registration.kids:
             before = before or self._by_key.get(kid)
-        if before is not None and before != registration.kid:
-            del self.registrations[before]
+        if before is not None:
+            for kid in self.registrations.pop(before).kids:
+                if self._by_key[kid] == before:
+                    del self._by_key[kid]
         self.registrations[registration.kid] = registration
         self._by_key.update(dict.fromkeys(registration.kids, registration.kid))
         if registration.admission is Admission.APPROVED:
