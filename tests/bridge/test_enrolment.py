@@ -182,6 +182,16 @@ def test_a_key_that_its_device_has_long_left_is_forgotten_and_harms_nobody() -> 
     assert registry.started_anew().ask(own[-1], "anything").device == "gw-1"
 
 
+def test_a_name_is_its_keys_after_a_restart_whichever_of_its_keys_the_store_names_first() -> None:
+    registry, waiting, revoked = Registry(), new_key(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=1))
+    assert registry.ask(waiting, wish="gw-1").outcome is PENDING
+    registry.order(DeviceRegister(device="gw-1", kid=revoked.kid))
+    registry.order(DeviceApprove(kid=waiting.kid, replace=True))
+    for bridge in (registry, registry.started_anew()):
+        assert reason_of(bridge.order(DeviceRegister(device="gw-1", kid=new_key().kid))) is Reason.CONFLICT
+
+
 def test_a_name_is_not_given_to_a_second_key_until_an_operator_decides() -> None:
     registry, first, second = Registry(), new_key(), new_key()
     registry.order(ClaimCreate(claim="batch", count=9, admits=True))

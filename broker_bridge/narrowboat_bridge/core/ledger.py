@@ -61,8 +61,8 @@ class Ledger:
         self._by_key.update(dict.fromkeys(registration.kids, registration.kid))
         if registration.admission is Admission.APPROVED:
             self._by_name[registration.device] = registration.kid
-        elif registration.admission is Admission.REVOKED:
-            self._by_name.pop(registration.device, None)
+        elif self._by_name.get(registration.device) in registration.kids:
+            del self._by_name[registration.device]
 
     def registration_of_key(self, kid: bytes) -> Registration | None:
         found = self._by_key.get(kid)
