@@ -1,9 +1,9 @@
 """The bridge's brain: every decision about devices, releases and campaigns, as a total function of state, event
 and time.
 
-    hello, report    `devices`       who speaks (`registry`), what it changes (`attempts`), what to send (`steering`)
+    hello, report    `devices`       who speaks (`pairs`), what it changes (`attempts`), what to send (`steering`)
     request          `admission`     who becomes a device, and under which key
-    command          `operations`    start, abort, show (`views`), add a release
+    command          `operations`    start, abort, show (`views`, `warnings`) what is in `sight`, add a release
                      `registrar`     claims, keys and names
                      `approvals`     let begin what waits for a second person
     time             `schedule`      look again at devices that did not answer, and at those of a new campaign

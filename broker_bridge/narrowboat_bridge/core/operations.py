@@ -1,9 +1,9 @@
 """What operators ask for: releases, campaigns, and looks at the fleet.
 
 Whoever asks was authenticated and has the role for it; here it is decided whether the request makes sense for what
-that operator sees (`sight`). Every request
-can be repeated without harm: a campaign that was started stays what it is, one that was aborted is aborted, a
-release that is there is there. A request that cannot be carried out is refused with what was expected.
+that operator sees (`sight`). Every request can be repeated without harm: a campaign that was started stays what it is,
+one that was aborted is aborted, a release that is there is there. A request that cannot be carried out is refused with
+what was expected.
 """
 
 from __future__ import annotations

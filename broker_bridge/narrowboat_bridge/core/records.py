@@ -1,8 +1,8 @@
 """What the bridge knows, as values: one record for each row of the store.
 
-Records are never changed, only replaced, so a record that was handed out (to the store, to a summary) stays
-what it was. All times are wall times in seconds since 1970: they are shown to people and decide nothing but
-the expiry of assignments.
+Records are never changed, only replaced, so a record that was handed out (to the store, to a summary) stays what it
+was. All times are wall times in seconds since 1970. They are shown to people, and decide what is over (a claim, a
+campaign that waits for an approval), whether a certificate is young, and whether an alarm is another one.
 """
 
 from __future__ import annotations

@@ -26,11 +26,8 @@ class Schedule:
         self._interval_s: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
-    def __len__(self) -> int:
-        return len(self._due_s)
-
     def at(self, name: str, due_s: float) -> None:
-        """Make a device due, instead of when it was."""
+        """Make a name due, instead of when it was."""
         self._due_s[name] = due_s
         heapq.heappush(self._heap, (due_s, name))
         if len(self._heap) > 2 * len(self._due_s) + _OUTDATED_MAX:
@@ -38,7 +35,7 @@ class Schedule:
             heapq.heapify(self._heap)
 
     def calm(self, name: str) -> None:
-        """Let the next interval of a device be the first again: it is there, or something new waits for it."""
+        """Let the next interval of a name be the first again: it is there, or something new waits for it."""
         self._interval_s.pop(name, None)
 
     def again(self, name: str, now_s: float) -> None:
@@ -57,7 +54,7 @@ class Schedule:
         return self._heap[0][0] if self._heap else None
 
     def take(self, now_s: float) -> list[str]:
-        """Remove and return devices that are due, the longest due first, no more than a turn may serve."""
+        """Remove and return names that are due, the longest due first, no more than a turn may serve."""
         taken: list[str] = []
         self._skip_outdated()
         while self._heap and self._heap[0][0] <= now_s and len(taken) < TAKEN_AT_ONCE_MAX:
