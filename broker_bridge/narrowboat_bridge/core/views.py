@@ -43,7 +43,7 @@ WAITING = "waiting"
 AWAITING_APPROVAL = "awaiting_approval"
 """Counts a device of a campaign that waits."""
 WITHDRAWN = "withdrawn"
-"""Counts an attempt that gave way to another before it had an end."""
+"""Counts an attempt that gave way to another before it had an end, or was aborted before the device began."""
 
 DocumentT = TypeVar("DocumentT", bound=Document)
 
