@@ -6,8 +6,9 @@ import pytest
 
 from narrowboat_bridge.core.events import TimeReached
 from narrowboat_bridge.core.schedule import FIRST_INTERVAL_S, INTERVAL_MAX_S, TAKEN_AT_ONCE_MAX
-from narrowboat_bridge.core.steering import COUNTER_END, VALIDITY_S
+from narrowboat_bridge.core.steering import VALIDITY_S
 from narrowboat_protocol.documents import CampaignAbort, CampaignStart, Request
+from narrowboat_protocol.documents.fields import COUNTER_END
 from narrowboat_protocol.states import State
 from tests.bridge.world import World, alarms, delivered, digest, issued, nonce, release
 

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from narrowboat_protocol.documents.fields import Counter
 from narrowboat_protocol.model import AS_TUPLE
 from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.suit import class_id, vendor_id
@@ -32,11 +33,9 @@ from narrowboat_protocol.topics import NAME_PATTERN
 from ..toml_file import Location, TomlFile
 from .arguments import CLASS_PATTERN, is_domain
 
-_NUMBER_END = 1 << 53
 _LEVEL_MAX = {"zstd": 19, "lzma": 9, "stored": 0}
 
 ClassName = Annotated[str, StringConstraints(pattern=CLASS_PATTERN)]
-Number = Annotated[int, Field(ge=0, lt=_NUMBER_END)]
 
 
 class ReleaseToml(TomlFile):
@@ -46,9 +45,9 @@ class ReleaseToml(TomlFile):
     vendor: str
     classes: Annotated[tuple[ClassName, ...], AS_TUPLE] = Field(min_length=1, max_length=CLASSES_MAX)
     version: str
-    sequence: Number
+    sequence: Counter
     image: Location
-    epoch: Number = 0
+    epoch: Counter = 0
     codec: Literal["zstd", "lzma", "stored"] = "zstd"
     level: int | None = None
 

@@ -24,11 +24,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from narrowboat_protocol.documents import Assignment, Target
+from narrowboat_protocol.documents.fields import COUNTER_END
 
 from .records import Attempt, Campaign, Device, Ending, Release
 
 VALIDITY_S = 7 * 86_400
-COUNTER_END = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)

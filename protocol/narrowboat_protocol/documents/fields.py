@@ -12,7 +12,8 @@ from ..topics import NAME_PATTERN
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A device, operator, claim, component, slot or campaign: `[a-z0-9-]{1,64}`."""
 
-Counter = Annotated[int, Field(ge=0, lt=1 << 53)]
+COUNTER_END = 1 << 53
+Counter = Annotated[int, Field(ge=0, lt=COUNTER_END)]
 """A number that only grows. Below 2^53, so that every language can hold it."""
 
 Seconds = Annotated[int, Field(ge=0, lt=1 << 40)]
