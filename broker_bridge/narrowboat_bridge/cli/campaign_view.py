@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from narrowboat_protocol.documents import AttemptSummary, CampaignSummary
+from narrowboat_protocol.documents.results import AWAITING_APPROVAL, WAITING
 from narrowboat_protocol.states import State
 
 from .exits import ExitCode
 from .output import bar, human_bytes, iso_time, percent, table_lines
-from .results import AWAITING_APPROVAL, WAITING, attempt_reason, attempt_state, counts_text, wire_text
+from .results import attempt_reason, attempt_state, counts_text, wire_text
 
 _BAR_CELLS = 20
 _STEPS = 10

@@ -10,16 +10,13 @@ from collections.abc import Mapping
 from enum import Enum
 
 from narrowboat_protocol.documents import AttemptSummary, CampaignSummary, DeviceSummary
+from narrowboat_protocol.documents.results import AWAITING_APPROVAL, WAITING
 from narrowboat_protocol.model import Document
 
 from .output import JsonValue, human_bytes, iso_time
 
 DEVICE_HEADINGS = ("DEVICE", "LAST SEEN", "SLOT", "VERSION", "CAMPAIGN", "STATE")
 CAMPAIGN_HEADINGS = ("CAMPAIGN", "VERSION", "STARTED", "BY", "DEVICES", "STANDING")
-AWAITING_APPROVAL = "awaiting_approval"
-"""What the bridge counts a device as whose campaign waits for a second person."""
-WAITING = "waiting"
-"""What the bridge counts an attempt as before the device has reported on it."""
 
 
 def as_json(document: Document) -> dict[str, JsonValue]:

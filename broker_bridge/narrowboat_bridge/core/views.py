@@ -25,6 +25,7 @@ from narrowboat_protocol.documents import (
     ReleaseSummary,
     UploadState,
 )
+from narrowboat_protocol.documents.results import AWAITING_APPROVAL, WAITING, WITHDRAWN
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.model import Document
 
@@ -37,13 +38,6 @@ PAGE_BYTES_MAX = 48 * 1024
 """Leaves a reply well below the size of a document."""
 _CAMPAIGNS_SHOWN_MAX = 150
 _ATTEMPTS_OF_DEVICE_SHOWN_MAX = 50
-
-WAITING = "waiting"
-"""Counts an attempt that the device has not reported on."""
-AWAITING_APPROVAL = "awaiting_approval"
-"""Counts a device of a campaign that waits."""
-WITHDRAWN = "withdrawn"
-"""Counts an attempt that gave way to another before it had an end, or was aborted before the device began."""
 
 DocumentT = TypeVar("DocumentT", bound=Document)
 

@@ -13,6 +13,13 @@ from ..states import HoldReason, State
 from .fields import Counter, Digest, Name, Seconds, Size, Text, Version
 from .operator import Verb
 
+WAITING = "waiting"
+"""Counts an attempt that the device has not reported on."""
+AWAITING_APPROVAL = "awaiting_approval"
+"""Counts a device of a campaign that waits for another operator."""
+WITHDRAWN = "withdrawn"
+"""Counts an attempt that gave way to another before it had an end, or was aborted before the device began."""
+
 
 class DeviceSummary(Document):
     name: Name = key(1)
@@ -64,6 +71,7 @@ class CampaignSummary(Document):
     ended: Text | None = key(6, None)
     """`completed`, `aborted` or `expired`; absent while it runs or waits."""
     counts: dict[str, Annotated[int, Field(ge=0)]] = key(7, max_length=32)
+    """By the state of each attempt, or by one of the words above."""
     devices: int = key(8, ge=0)
     warning: Text | None = key(9, None)
     """What will fail as things stand, and at the start what cannot be taken back; absent from lists and from campaigns
