@@ -27,8 +27,8 @@ from .arguments import Subparsers, add_command, digest, name
 from .client import connect, every
 from .exits import ExitCode
 from .operator_toml import add_operator_arguments
-from .output import iso_time, print_json, print_result, table_lines
-from .results import as_json
+from .output import iso_time, print_result
+from .results import as_json, print_listing
 
 HEADINGS = ("KEY", "STANDING", "DEVICE", "CLAIM", "SERIAL", "ASKED", "CERTIFIED UNTIL")
 _PAGE = 200
@@ -110,10 +110,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     with connect(arguments) as client:
         found = list(every(page_after))
-    if arguments.json:
-        print_json([as_json(each) for each in found])
-    else:
-        print("\n".join(table_lines(HEADINGS, map(_row, found))))
+    print_listing(found, HEADINGS, _row, as_array=arguments.json)
     return ExitCode.OK
 
 

@@ -33,9 +33,9 @@ from .campaign_view import CampaignView, approval_advice, attempt_line, exit_cod
 from .client import OperatorClient, connect
 from .exits import ExitCode, NoAnswerError
 from .operator_toml import add_operator_arguments
-from .output import LiveBlock, is_terminal, print_json, print_json_line, print_result, printable, table_lines
+from .output import LiveBlock, is_terminal, print_json, print_json_line, print_result, printable
 from .release_io import open_release_file
-from .results import CAMPAIGN_HEADINGS, as_json, campaign_row, standing
+from .results import CAMPAIGN_HEADINGS, as_json, campaign_row, print_listing, standing
 from .typed import as_typed
 
 _PAGE_ATTEMPTS = 200
@@ -166,10 +166,7 @@ def _watch(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         page = client.call(CampaignList(), CampaignPage)
-    if arguments.json:
-        print_json([as_json(campaign) for campaign in page.campaigns])
-    else:
-        print("\n".join(table_lines(CAMPAIGN_HEADINGS, map(campaign_row, page.campaigns))))
+    print_listing(page.campaigns, CAMPAIGN_HEADINGS, campaign_row, as_array=arguments.json)
     return ExitCode.OK
 
 

@@ -17,8 +17,8 @@ from .arguments import Subparsers, add_command, add_group, digest, name, positiv
 from .client import connect, every
 from .exits import ExitCode
 from .operator_toml import OperatorToml, add_operator_arguments, find_operator_toml
-from .output import iso_time, print_json, print_result, table_lines
-from .results import as_json
+from .output import iso_time, print_result
+from .results import as_json, print_listing
 from .trust_files import load_trust
 
 HEADINGS = ("CLAIM", "USED", "OF", "UNTIL", "KEYS LEFT", "ADMITS", "CREATED", "BY")
@@ -88,10 +88,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     with connect(arguments) as client:
         claims = list(every(page_after))
-    if arguments.json:
-        print_json([as_json(claim) for claim in claims])
-    else:
-        print("\n".join(table_lines(HEADINGS, map(_row, claims))))
+    print_listing(claims, HEADINGS, _row, as_array=arguments.json)
     return ExitCode.OK
 
 

@@ -13,8 +13,8 @@ from .campaign_view import attempt_line
 from .client import OperatorClient, connect, every
 from .exits import ExitCode
 from .operator_toml import add_operator_arguments
-from .output import iso_time, print_json, print_result, table_lines
-from .results import DEVICE_HEADINGS, as_json, device_row
+from .output import iso_time, print_json, print_result
+from .results import DEVICE_HEADINGS, as_json, device_row, print_listing
 
 _PAGE_DEVICES = 200
 
@@ -31,10 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         devices = ask(client)
-    if arguments.json:
-        print_json([as_json(device) for device in devices])
-    else:
-        print("\n".join(table_lines(DEVICE_HEADINGS, map(device_row, devices))))
+    print_listing(devices, DEVICE_HEADINGS, device_row, as_array=arguments.json)
     return ExitCode.OK
 
 

@@ -6,21 +6,34 @@ docs/protocol.md and needs no key of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from typing import TypeVar
 
 from narrowboat_protocol.documents import AttemptSummary, CampaignSummary, DeviceSummary
 from narrowboat_protocol.documents.results import AWAITING_APPROVAL, WAITING
 from narrowboat_protocol.model import Document
 
-from .output import JsonValue, human_bytes, iso_time
+from .output import JsonValue, human_bytes, iso_time, print_json, table_lines
 
 DEVICE_HEADINGS = ("DEVICE", "LAST SEEN", "SLOT", "VERSION", "CAMPAIGN", "STATE")
 CAMPAIGN_HEADINGS = ("CAMPAIGN", "VERSION", "STARTED", "BY", "DEVICES", "STANDING")
 
+DocumentT = TypeVar("DocumentT", bound=Document)
+
 
 def as_json(document: Document) -> dict[str, JsonValue]:
     return {name: _plain(name, getattr(document, name)) for name in type(document).model_fields}
+
+
+def print_listing(
+    documents: Sequence[DocumentT], headings: Sequence[str], row: Callable[[DocumentT], list[str]], *, as_array: bool
+) -> None:
+    """As a JSON array, or as a table with a row for each."""
+    if as_array:
+        print_json([as_json(document) for document in documents])
+    else:
+        print("\n".join(table_lines(headings, map(row, documents))))
 
 
 def device_row(device: DeviceSummary) -> list[str]:
