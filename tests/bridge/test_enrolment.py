@@ -38,6 +38,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.topics import Party
+from tests.bridge.world import World, answer, key_of
 
 NOW_S = 1_800_000_000
 ISSUED, PENDING, REFUSED = EnrolmentOutcome.ISSUED, EnrolmentOutcome.PENDING, EnrolmentOutcome.REFUSED
@@ -190,6 +191,15 @@ def test_a_name_is_its_keys_after_a_restart_whichever_of_its_keys_the_store_name
     registry.order(DeviceApprove(kid=waiting.kid, replace=True))
     for bridge in (registry, registry.started_anew()):
         assert reason_of(bridge.order(DeviceRegister(device="gw-1", kid=new_key().kid))) is Reason.CONFLICT
+
+
+def test_a_name_that_was_registered_for_another_devices_key_is_free_once_that_is_revoked() -> None:
+    world = World()
+    world.hello("gw-1")
+    world.command(DeviceRegister(device="gw-2", kid=key_of("gw-1").kid))
+    world.command(DeviceRevoke(device="gw-1"))
+    registered = answer(world.command(DeviceRegister(device="gw-2", kid=new_key().kid)))
+    assert isinstance(registered, EnrolmentSummary)
 
 
 def test_a_name_is_not_given_to_a_second_key_until_an_operator_decides() -> None:

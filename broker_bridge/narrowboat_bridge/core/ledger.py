@@ -54,14 +54,18 @@ class Ledger:
         for kid in registration.kids:
             before = before or self._by_key.get(kid)
         if before is not None:
-            for kid in self.registrations.pop(before).kids:
-                if self._by_key[kid] == before:
-                    del self._by_key[kid]
+            self._take_out(self.registrations.pop(before))
         self.registrations[registration.kid] = registration
         self._by_key.update(dict.fromkeys(registration.kids, registration.kid))
         if registration.admission is Admission.APPROVED:
             self._by_name[registration.device] = registration.kid
-        elif self._by_name.get(registration.device) in registration.kids:
+
+    def _take_out(self, registration: Registration) -> None:
+        """Forget what leads to a registration, and to no other."""
+        for kid in registration.kids:
+            if self._by_key[kid] == registration.kid:
+                del self._by_key[kid]
+        if self._by_name.get(registration.device) == registration.kid:
             del self._by_name[registration.device]
 
     def registration_of_key(self, kid: bytes) -> Registration | None:
