@@ -21,6 +21,7 @@ from narrowboat_bridge.core.actions import (
 from narrowboat_bridge.core.admission import CERTIFICATE_S
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import CommandAccepted, EnrolmentRequested, Now, Restored
+from narrowboat_bridge.core.records import Registration
 from narrowboat_protocol.documents import (
     Admission,
     ClaimCreate,
@@ -200,6 +201,20 @@ def test_a_name_that_was_registered_for_another_devices_key_is_free_once_that_is
     world.command(DeviceRevoke(device="gw-1"))
     registered = answer(world.command(DeviceRegister(device="gw-2", kid=new_key().kid)))
     assert isinstance(registered, EnrolmentSummary)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_was_revoked_twice_is_revoked_after_a_restart(order: int) -> None:
+    """The device was heard under its first key only, so that goes with the second one too."""
+    first, second, other = new_key().kid, new_key().kid, new_key().kid
+    rows = (
+        Registration(first, (first,), Admission.REVOKED, "gw-1"),
+        Registration(second, (second, first), Admission.REVOKED, "gw-1"),
+        Registration(other, (other, first), Admission.APPROVED, "gw-2"),
+    )
+    core = Campaigns(Settings(1))
+    core.handle(Restored(registrations=rows[::order]), Now(0.0, NOW_S))
+    assert [core.is_revoked(kid) for kid in (first, second, other)] == [True, True, False]
 
 
 def test_a_name_is_not_given_to_a_second_key_until_an_operator_decides() -> None:

@@ -39,7 +39,7 @@ class Ledger:
         self.devices = {device.name: device for device in state.devices}
         self.releases = {release.digest: release for release in state.releases}
         self.claims = {claim.name: claim for claim in state.claims}
-        for registration in state.registrations:
+        for registration in sorted(state.registrations, key=lambda each: each.admission is Admission.REVOKED):
             self.put_registration(registration)
         in_order = sorted(state.campaigns, key=lambda campaign: campaign.serial)
         self.campaigns = {campaign.name: campaign for campaign in in_order}
@@ -49,12 +49,10 @@ class Ledger:
             self.put_attempt(attempt)
 
     def put_registration(self, registration: Registration) -> None:
-        """Add or replace a registration. One key is in one of them."""
-        before = self._by_key.get(registration.kid)
-        for kid in registration.kids:
-            before = before or self._by_key.get(kid)
-        if before is not None:
-            self._take_out(self.registrations.pop(before))
+        """Add a registration, or replace the one with the same first key. A key leads to the newest that has it."""
+        before = self.registration_of_key(registration.kids[0])
+        if before is not None and before.kids[0] == registration.kids[0]:
+            self._take_out(self.registrations.pop(before.kid))
         self.registrations[registration.kid] = registration
         self._by_key.update(dict.fromkeys(registration.kids, registration.kid))
         if registration.admission is Admission.APPROVED:
@@ -63,7 +61,7 @@ class Ledger:
     def _take_out(self, registration: Registration) -> None:
         """Forget what leads to a registration, and to no other."""
         for kid in registration.kids:
-            if self._by_key[kid] == registration.kid:
+            if self._by_key.get(kid) == registration.kid:
                 del self._by_key[kid]
         if self._by_name.get(registration.device) == registration.kid:
             del self._by_name[registration.device]
