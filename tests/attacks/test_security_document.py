@@ -23,8 +23,13 @@ def collected() -> set[str]:
     return {line.removeprefix("tests/attacks/") for line in listed.splitlines() if "::" in line}
 
 
+def attacks_section() -> str:
+    """What stands under the heading of the attacks: a row elsewhere is not part of the table."""
+    return (REPOSITORY / "docs" / "security.md").read_text().partition("\n## The attacks\n")[2].partition("\n## ")[0]
+
+
 def test_every_attack_of_the_table_is_carried_out_by_a_test_of_its_own() -> None:
-    rows = [(row["attack"], row["test"]) for row in ROW.finditer((REPOSITORY / "docs" / "security.md").read_text())]
+    rows = [(row["attack"], row["test"]) for row in ROW.finditer(attacks_section())]
     promised = [test for _, test in rows]
     assert len(rows) >= 28
     assert len(set(promised)) == len(promised)
