@@ -10,6 +10,7 @@
     uploads        what the bridge tells as stored of a file is a beginning of it, and no less than before; what it
                    takes in is whole
     approved       no gateway is given a campaign that waits for a second operator
+    floor          no gateway takes a release that is older than one that it committed
     root           the root that a gateway trusts is never an older one than before
     bounds         no queue and no table grows beyond what was declared
     convergence    after all faults have healed, whatever was asked for last is true everywhere, within a bounded time
@@ -220,10 +221,17 @@ class ServerInvariants:
             self._boots[name] = boot
             primary = box.release_in(boot.primary)
             if primary is not None and boot.trial is None:
-                self._committed.add((name, primary))
+                self._commit(name, primary)
         if (root := box.root) is not self._roots.get(name):
             self._check_root(name, root)
         self._check_agreement(name)
+
+    def _commit(self, name: str, release: bytes) -> None:
+        sequences = self._site.sequences
+        before = max((sequences[known] for box, known in self._committed if box == name), default=0)
+        if (name, release) not in self._committed and sequences[release] < before:
+            raise BrokenError("floor", f"{name} took a release of sequence {sequences[release]} after one of {before}")
+        self._committed.add((name, release))
 
     def _check_root(self, name: str, root: bytes | None) -> None:
         roots, before = self._site.roots, self._roots.get(name) or self._site.roots[0]

@@ -24,11 +24,12 @@ from narrowboat_device.core.roots import Roots
 from narrowboat_device.core.voice import Voice
 from narrowboat_protocol.states import State
 from narrowboat_protocol.transfer import decode_block
-from narrowboat_protocol.trust import Trust
+from narrowboat_protocol.trust import NO_FLOOR, Trust
 
 from .weather import Weather
 
 _save_trust, _acknowledged = Memory.save_trust, Voice.acknowledged
+_judge_release = Trust.judge_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ def _any_root_is_newer(trust: Any, data: bytes) -> bool:
     return True
 
 
+def _judge_without_floor(trust: Any, release: Any, component: str, hardware: Any, _floor: Any) -> Any:
+    return _judge_release(trust, release, component, hardware, NO_FLOOR)
+
+
 MUTATIONS: dict[str, Mutation] = {
     "a trial is taken for a success": Mutation(
         lambda: patch.object(bridge_devices, "take_report", _success_before_the_commit), "success", Weather(unfit=0.5)
@@ -105,7 +110,7 @@ MUTATIONS: dict[str, Mutation] = {
     "what is installed from a file is not noticed": Mutation(
         lambda: patch.object(bridge_devices, "judge_success", _release_files_are_unheard_of),
         "agreement",
-        Weather(installs_s=60.0, loss=0.1),
+        Weather(installs_s=150.0, loss=0.1),
     ),
     "a trial of a release file fulfils a campaign": Mutation(
         lambda: patch.object(Device, "is_on_trial", False), "success", Weather(installs_s=60.0, unfit=0.5, loss=0.2)
@@ -124,6 +129,9 @@ MUTATIONS: dict[str, Mutation] = {
         lambda: patch.object(Roots, "chain_arrived", lambda *_, **__: []),
         "convergence",
         Weather(roots_s=30.0, power_cuts_s=100.0),
+    ),
+    "a release is taken whatever the floor": Mutation(
+        lambda: patch.object(Trust, "judge_release", _judge_without_floor), "floor", Weather()
     ),
     "a root is taken whatever its version": Mutation(
         lambda: patch.object(Trust, "update_root", _any_root_is_newer),

@@ -67,6 +67,7 @@ class Site:
     roots: tuple[bytes, ...]
     """Every root that the owner makes, the first one included."""
     releases: tuple[MadeRelease, ...]
+    """Whoever committed the last one takes none of the others any more."""
     operators: tuple[OperatorKit, ...]
     operators_document: bytes
     folder: tempfile.TemporaryDirectory[str]
@@ -116,7 +117,10 @@ def site() -> Site:
     noise = random.Random(7)
     releases = tuple(
         fleet.make_release(
-            bytes(noise.choices(range(8), k=size)), version=f"{number + 1}.0", sequence=1, codec=Codec.STORED
+            bytes(noise.choices(range(8), k=size)),
+            version=f"{number + 1}.0",
+            sequence=2 if size == _IMAGE_BYTES[-1] else 1,
+            codec=Codec.STORED,
         )
         for number, size in enumerate(_IMAGE_BYTES)
     )
@@ -140,7 +144,7 @@ def _known(release: MadeRelease, number: int) -> KnownRelease:
         digest=release.digest,
         component=COMPONENT,
         version=f"{number + 1}.0",
-        sequence=1,
+        sequence=site().sequences[release.digest],
         vendor_id=HARDWARE.vendor_id,
         class_ids=(HARDWARE.class_id,),
         image_size_bytes=len(release.image),

@@ -5,8 +5,8 @@ storm     faults of the seed's weather strike, operators give orders, for some m
 clear     all faults heal at once; what is half-open stays so until somebody notices. What failing storage left for a
           person to decide, the person decides by switching off and on; and where an older agent stands aside before
           the records of a newer one, the person boots the newer one
-converge  an operator starts a last campaign for every gateway. Within `CONVERGENCE_S` every gateway must run its
-          release from a committed slot, the server must say so, and every end must have been delivered
+converge  an operator starts a last campaign for every gateway, with the newest release. Within `CONVERGENCE_S` every
+          gateway must run it from a committed slot, the server must say so, and every end must have been delivered
 silence   then nobody may say anything more
 """
 
@@ -105,9 +105,7 @@ class Clearing:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._operator = fleet.operators[0]
-        takes_newest = fleet.weather.newer_agents or fleet.weather.uploads
-        releases = fleet.site.releases[-1:] if takes_newest else fleet.site.releases
-        self._release = fleet.world.rng.choice(releases).digest
+        self._release = fleet.site.releases[-1].digest
         self._tries = 0
         self._campaign = ""
         self._is_started = False
