@@ -31,10 +31,12 @@ from .changes import Changes
 from .events import EnrolmentRequested, Now
 from .records import Claim, Registration
 
-CERTIFICATE_S = 365 * 86_400
+CERTIFICATE_DAYS = 365
+CERTIFICATE_S = CERTIFICATE_DAYS * 86_400
 YOUNG_S = CERTIFICATE_S // 4
 ASK_AGAIN_PENDING_S = 600
 ASK_AGAIN_REFUSED_S = 6 * 3600
+_NAME_DIGITS = 12
 _KIDS_BETWEEN_MAX = 8
 """So many keys of a device are remembered between the first one and the newest two."""
 
@@ -75,7 +77,7 @@ class Admissions:
         refusal = _unfit(claim, event, now)
         if claim is None or refusal is not None:
             return refusal or _no_claim()
-        name = event.wish or f"gw-{event.key.kid.hex()[:12]}"
+        name = event.wish or f"gw-{event.key.kid.hex()[:_NAME_DIGITS]}"
         taken = self._ledger.key_of(name) is not None
         admitted = not taken and (claim.admits or claim.listed)
         made = Registration(
