@@ -15,7 +15,9 @@ A name belongs to one key. A claim is spent by each key that it let in or made t
 the claims that they come by; a listed key counts once and vouches for nothing later. A device whose certificate was
 made by hand has no registration until it asks to renew, on its own topic, under the key that its hello pinned.
 
-A certificate that is young is given again, so a request that is repeated costs no serial number.
+A certificate that is young is given again, so a request that is repeated costs no serial number. One for another key
+is given once in a while only: each stands in the audit log and on the list of what is revoked for ever, and whoever has
+two keys of one device could ask under them in turn.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from .records import Claim, Registration
 CERTIFICATE_DAYS = 365
 CERTIFICATE_S = CERTIFICATE_DAYS * 86_400
 YOUNG_S = CERTIFICATE_S // 4
+OTHER_KEY_S = 600
 ASK_AGAIN_PENDING_S = 600
 ASK_AGAIN_REFUSED_S = 6 * 3600
 _NAME_DIGITS = 12
@@ -116,10 +119,15 @@ class Admissions:
 
     def _issue(self, known: Registration, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
         """The key that asked is the device's from now on: one that was registered, or that such a key vouches for."""
+        age_s = None if known.certified_at is None else now.wall_s - known.certified_at
+        if known.kid != event.key.kid and age_s is not None and 0 <= age_s < OTHER_KEY_S:
+            refusal = Refusal(Reason.BUSY, f"expected one key in {OTHER_KEY_S} s, and another has just been certified")
+            self._refuse(event, refusal, now, turn, after_s=OTHER_KEY_S - age_s)
+            return
         first, *later = known.kids
         kids = known.kids if event.key.kid in known.kids else (first, *later[-_KIDS_BETWEEN_MAX:], event.key.kid)
         asked = replace(known, kid=event.key.kid, kids=kids, asked_at=now.wall_s, serial=event.serial or known.serial)
-        young = known.certified_at is not None and 0 <= now.wall_s - known.certified_at < YOUNG_S
+        young = age_s is not None and 0 <= age_s < YOUNG_S
         if not young or known.kid != event.key.kid:
             asked = replace(asked, certified_at=now.wall_s, expires_at=now.wall_s + CERTIFICATE_S)
             turn.write(IssueCertificate(asked.device, event.key, now.wall_s))
@@ -127,8 +135,10 @@ class Admissions:
         self._put(asked, turn)
         turn.say(AnswerEnrolment(event, EnrolmentOutcome.ISSUED, now.wall_s, asked.device))
 
-    def _refuse(self, event: EnrolmentRequested, refusal: Refusal, now: Now, turn: Turn) -> None:
-        ask_again_at = now.wall_s + ASK_AGAIN_REFUSED_S
+    def _refuse(
+        self, event: EnrolmentRequested, refusal: Refusal, now: Now, turn: Turn, *, after_s: int = ASK_AGAIN_REFUSED_S
+    ) -> None:
+        ask_again_at = now.wall_s + after_s
         turn.say(AnswerEnrolment(event, EnrolmentOutcome.REFUSED, now.wall_s, None, refusal, ask_again_at))
 
     def _put(self, registration: Registration, turn: Turn) -> None:
