@@ -17,7 +17,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: ## environment and system programs for demo and test
-	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3
+	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3 faketime
 
 demo: setup ## a signed release on its way to three gateways over broken links
 	@$(BIN)/python -m tests.demo

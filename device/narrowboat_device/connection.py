@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 from contextlib import suppress
+from threading import Event as Flag
 
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -25,6 +26,8 @@ from .tls_time import TlsTime
 _TCP_INFO_BYTES_RECEIVED = 128
 _PACKETS_WAITING_MAX = 1000
 _CONNECT_TIMEOUT_S = 30.0
+# Alert 45 of TLS, as OpenSSL names it. It comes after the handshake in TLS 1.3, in it before.
+_CERTIFICATE_EXPIRED = "ALERT_CERTIFICATE_EXPIRED"
 
 # What paho raises at bytes that it cannot read. Its newer versions do so only for a topic that is no text.
 UNREADABLE = (ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -53,26 +56,37 @@ class Meter:
                 (self._current,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_RECEIVED)
 
 
-def bounded_sockets(packet_bytes_max: int, meter: Meter, tls_time: TlsTime) -> type[ssl.SSLSocket]:
+def bounded_sockets(packet_bytes_max: int, meter: Meter, tls_time: TlsTime, expired: Flag) -> type[ssl.SSLSocket]:
     """The sockets of a link.
 
     paho has no bound of its own on packets below 256 MiB. It asks the socket for the whole rest of a packet, before
     anything of that size is allocated; here the request is refused, which paho takes for a lost connection. And it
     forgets the socket of a handshake that failed; here that is counted and closed, as is one whose dates do not count.
+    A broker that finds our certificate over says so in an alert, which paho takes for a lost connection too; here it
+    sets `expired`.
     """
+
+    def heed(error: OSError) -> None:
+        if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_CERTIFICATE_EXPIRED):
+            expired.set()
 
     class LinkSocket(ssl.SSLSocket):
         def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
             if buflen > packet_bytes_max:
                 raise OSError(errno.EMSGSIZE, "the broker announced a packet above the limit")
-            return super().recv(buflen, flags)
+            try:
+                return super().recv(buflen, flags)
+            except OSError as error:
+                heed(error)
+                raise
 
         def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature is ssl's
             meter.begin()
             try:
                 super().do_handshake(block)
                 tls_time.judge(self)
-            except OSError:
+            except OSError as error:
+                heed(error)
                 meter.read(self)
                 self.close()
                 raise

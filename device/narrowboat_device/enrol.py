@@ -40,8 +40,8 @@ from .assembly import hardware_of, read_signer
 from .config import Config
 from .disk import Disk
 from .files import read_bounded, write_durably
+from .known import trusted_root
 from .provision import signing_request
-from .verify import trusted_root
 
 REST_FLOOR_S = 2.0
 _REST_MAX_S = 3600.0

@@ -28,18 +28,16 @@ from narrowboat_protocol.documents import EnrolmentReply, RootChain
 from narrowboat_protocol.errors import NarrowboatError
 from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import enrolment_reply_topic, enrolment_request_topic
-from narrowboat_protocol.trust import Trust
 
 from . import BUILT_AT_S
-from .assembly import open_record, read_root
 from .config import Config
 from .connection import UNREADABLE, Meter, bounded_sockets, connect_properties, new_client
-from .core.actions import BelieveTime, Record, UseBroker
-from .core.memory import TrustRecord, read_record
-from .core.roots import broker_of, newest_trust
+from .core.actions import BelieveTime, UseBroker
+from .core.roots import broker_of
 from .disk import Disk
 from .enrol import claim_name
 from .import_roots import walk_roots
+from .known import read_known
 from .loop import monotonic_s, wall_s
 from .rendezvous import Endpoint, Papers, Rendezvous, rest_s
 from .tls_time import TlsTime
@@ -78,7 +76,7 @@ class EnrolmentLink:
         self._port = enrolment.port
         self._rendezvous = Rendezvous(endpoint, papers, config.trust.root_urls, limits, monotonic_s, wait_s)
         self._tls_time = TlsTime(self._learn(), BUILT_AT_S, wall_s)
-        tls.sslsocket_class = bounded_sockets(_PACKET_BYTES_MAX, Meter(), self._tls_time)
+        tls.sslsocket_class = bounded_sockets(_PACKET_BYTES_MAX, Meter(), self._tls_time, Flag())
 
     def ask(self, kid: bytes, request: bytes) -> bytes | None:
         """Publish a request once the topic of this key is listened to; the first answer, if one comes in time."""
@@ -144,16 +142,11 @@ class EnrolmentLink:
 
     def _learn(self) -> BelieveTime:
         """Have the newest root count for the next connection, and tell what it lets one know of the time."""
-        first = Trust(read_root(self._disk, self._config, self._limits), limits=self._limits)
-        with open_record(self._disk, self._config, Record.TRUST, self._limits) as record:
-            stored = read_record(TrustRecord, record.load())
-        trust, believed = newest_trust(first, stored, self._limits)
-        root = trust.root
-        broker = broker_of(root, first.root)
+        known = read_known(self._disk, self._config, self._limits)
+        broker = broker_of(known.trust.root, known.first)
         addresses = tuple((host, self._port) for host, _ in broker.addresses)
         self._rendezvous.use(UseBroker(broker.root_version, broker.anchors, addresses, broker.root_urls))
-        floor_s = 0 if believed is None else believed.time_floor
-        return BelieveTime(max(BUILT_AT_S, min(floor_s, root.expires_at)), root.expires_at)
+        return known.time
 
 
 def _in_turn(chain: RootChain) -> Callable[[int], bytes | None]:

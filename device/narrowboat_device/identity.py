@@ -2,9 +2,12 @@
 
 Without an [enrolment] section the first certificate is made by hand. With one, the agent does not start before it has a
 certificate that is not over. One that is due is renewed while the agent runs, at the enrolment listener or, without the
-section, over the link that is open anyway; then the agent is started anew on it. By a clock that is wrong every
-certificate is due, and the fleet gives the same one again: that starts nothing. What is needed to ask is imported only
-then.
+section, over the link that is open anyway; then the agent is started anew on it.
+
+What the clock says is not the truth. One that says a time after the newest root's expiry keeps no agent from starting;
+by it every certificate is due, and the fleet gives the same one again: that starts nothing. By one that stood still
+none is ever due, though it was over long ago. The broker knows: it refuses such a certificate and says why, and then
+another one is asked for, whatever the clock says. What is needed to ask is imported only then.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import time
 from collections.abc import Callable
 from threading import Event as Flag
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from narrowboat_protocol.errors import NarrowboatError, UsageError
 from narrowboat_protocol.limits import Limits
@@ -27,22 +30,36 @@ from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .disk import Disk
 
-if TYPE_CHECKING:
-    from .enrol import Exchange
-
 _LOOK_S_MAX = 6 * 3600.0
+_LOOK_S_FIRST = 600.0
+_GLANCE_S = 5.0
 _RENEWAL_ATTEMPTS = 3
 _log = logging.getLogger(__name__)
 
 
-def ensure_certificate(disk: Disk, config: Config, limits: Limits, stop: Flag) -> Config | None:
+class Line(Protocol):
+    """The link of the agent that runs."""
+
+    @property
+    def expired(self) -> Flag:
+        """Set when the broker says that our certificate is over."""
+        ...
+
+    def ask(self, kid: bytes, request: bytes, /) -> bytes | None:
+        """As `enrol.Exchange`."""
+        ...
+
+
+def ensure_certificate(
+    disk: Disk, config: Config, limits: Limits, stop: Flag, wall_s: Callable[[], float] = time.time
+) -> Config | None:
     """The configuration under the name that the fleet gave; asks for a certificate first if there is none. None if it
     was stopped.
     """
     if config.enrolment is None:
         return config
     held = _held(disk, config)
-    if held is None or time.time() > held.ends_s:
+    if held is None or _is_over(held, disk, config, limits, wall_s()):
         _log.info("no certificate, or one that is over; asking the fleet for one")
         if not _ask(disk, config, limits, stop, attempts_max=None):
             return None
@@ -55,7 +72,7 @@ def start_renewal(
     disk: Disk,
     config: Config,
     limits: Limits,
-    link: Exchange,
+    link: Line,
     stop: Flag,
     renewed: Callable[[], None],
     wall_s: Callable[[], float] = time.time,
@@ -63,26 +80,46 @@ def start_renewal(
     """Watch the certificate from a thread of its own, and call `renewed` once there is another one."""
 
     def renew() -> None:
+        looks = 0
         while not stop.is_set():
             due_s = 0.0
             try:
                 held = _held(disk, config)
-                due_s = 0.0 if held is None else held.renewal_at_s - wall_s()
+                if held is not None and not link.expired.is_set():
+                    due_s = held.renewal_at_s - wall_s()
+                link.expired.clear()
                 asked = due_s <= 0 and _ask(disk, config, limits, stop, _RENEWAL_ATTEMPTS, link)
                 if asked and _held(disk, config) != held:
                     renewed()
                     return
             except NarrowboatError as error:
                 _log.warning("the certificate is not renewed yet: %s", error)
-            stop.wait(random.uniform(0.5, 1.0) * (_LOOK_S_MAX if due_s <= 0 else min(due_s, _LOOK_S_MAX)))  # noqa: S311
+            looks = looks + 1 if due_s <= 0 else 0
+            rest_s = min(_LOOK_S_MAX, due_s if due_s > 0 else _LOOK_S_FIRST * 2 ** min(looks, 8))
+            _rest(stop, link.expired if due_s > 0 else Flag(), random.uniform(0.5, 1.0) * rest_s)  # noqa: S311
 
     thread = Thread(target=renew, name="renewal", daemon=True)
     thread.start()
     return thread
 
 
+def _is_over(held: Certificate, disk: Disk, config: Config, limits: Limits, wall_s: float) -> bool:
+    """Whether the clock says so, and can be right."""
+    if wall_s <= held.ends_s:
+        return False
+    from .known import read_known
+
+    return wall_s <= read_known(disk, config, limits).time.latest_s
+
+
+def _rest(stop: Flag, woken: Flag, rest_s: float) -> None:
+    """Wait, until it is to stop or is woken."""
+    while rest_s > 0 and not woken.is_set() and not stop.wait(min(rest_s, _GLANCE_S)):
+        rest_s -= _GLANCE_S
+
+
 def _ask(
-    disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: int | None, link: Exchange | None = None
+    disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: int | None, link: Line | None = None
 ) -> bool:
     """At the enrolment listener, if the configuration names one, else over the link."""
     from .enrol import Surroundings, enrol

@@ -99,9 +99,13 @@ class Link:
         self._wait_s = wait_s
         self._client: Client | None = None
         self._closing = Flag()
+        self.expired = Flag()
+        """Set when a broker says that our certificate is over."""
         self._meter = Meter()
         self._packet_bytes_max = limits.message_bytes_max + _PACKET_OVERHEAD_BYTES
-        self._endpoint.tls.sslsocket_class = bounded_sockets(self._packet_bytes_max, self._meter, tls_time)
+        self._endpoint.tls.sslsocket_class = bounded_sockets(
+            self._packet_bytes_max, self._meter, tls_time, self.expired
+        )
         self._told_bytes = 0
         self._carried_data = False
         self._was_refused = False

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from threading import Event as Flag
 from typing import Protocol, assert_never
 
 from narrowboat_protocol.errors import MediumError, NarrowboatError
@@ -83,6 +84,9 @@ class Worker(Protocol):
 
 class NoLink:
     """The publisher of a gateway that is not to talk: what is published is lost, as on a link that is down."""
+
+    def __init__(self) -> None:
+        self.expired = Flag()
 
     def publish(self, channel: Channel, payload: bytes, qos: int) -> None:
         """Send nothing."""

@@ -32,9 +32,10 @@ from .core.actions import Record
 from .disk import Disk
 from .envelopes import EnvelopeFolder
 from .files import medium_failed, read_bounded, sync_folder, write_durably
+from .known import trusted_root
 from .records import RecordFile, record_bytes_max, record_path
 from .release_file import ReleaseFile
-from .verify import slot_holds, trusted_root
+from .verify import slot_holds
 
 _KEY_BYTES_MAX = 16 * KIB
 

@@ -94,6 +94,7 @@ class TlsTime:
         if not is_believable(chain_validity(sock), known.floor_s, self._built_at_s, clock_s):
             error = ssl.SSLCertVerificationError(1, "the broker's certificate has ended before the time floor")
             error.verify_code, error.verify_message = _HAS_EXPIRED, "certificate has expired"
+            error.reason = "CERTIFICATE_VERIFY_FAILED"
             raise error
 
 

@@ -13,15 +13,11 @@ from narrowboat_protocol.errors import Reason, TrustError, UsageError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.suit import Image
 from narrowboat_protocol.tree import merkle_root
-from narrowboat_protocol.trust import Trust
 
-from .assembly import open_record, read_root
 from .config import Config, SlotConfig
-from .core.actions import Record
-from .core.memory import TrustRecord, read_record
-from .core.roots import newest_trust
 from .disk import Disk
 from .envelopes import EnvelopeFolder
+from .known import trusted_root
 from .slots import SlotFile
 
 
@@ -67,12 +63,3 @@ def slot_holds(disk: Disk, slot: SlotConfig, image: Image, limits: Limits) -> bo
             return False
         layer, image_sha256 = file.read_back(image.tree)
     return merkle_root(layer) == image.tree.root and image_sha256 == image.image_sha256
-
-
-def trusted_root(disk: Disk, config: Config, limits: Limits) -> Trust:
-    """The newest root that the agent stored, if it is of the fleet of provisioning; else the one of provisioning."""
-    with open_record(disk, config, Record.TRUST, limits) as record:
-        stored = read_record(TrustRecord, record.load())
-    first = Trust(read_root(disk, config, limits), limits=limits)
-    trust, _ = newest_trust(first, stored, limits)
-    return trust

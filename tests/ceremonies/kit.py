@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from narrowboat_device.verify import trusted_root
+from narrowboat_device.known import trusted_root
 from narrowboat_protocol.keys import public_key_from_pem
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from tests.bridge.cli_kit import Outcome, run

@@ -10,7 +10,7 @@ import pytest
 
 from narrowboat_device.assembly import lock_folder
 from narrowboat_device.cli import main
-from narrowboat_device.verify import trusted_root
+from narrowboat_device.known import trusted_root
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from tests.device.kit import DISK, GatewayFolder, make_gateway
 from tests.support.fleet import FleetKit
