@@ -191,6 +191,7 @@ class Link:
             self._tell_count()
             chain = self._rendezvous.failed(error)
             if chain is not None:
+                self._was_refused = False  # it may be trusted as soon as the core has walked through these
                 self._inbox.put_from_peer(RootChainArrived(chain.encode()))
             return
         self._rendezvous.connected()

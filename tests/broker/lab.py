@@ -14,6 +14,7 @@ import random
 import re
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -44,7 +45,8 @@ from tests.support.agent_thread import AgentThread
 from tests.support.broker import Credentials
 from tests.support.fleet import CertificateAuthority, DeviceKit, FleetKit, MadeRelease, OperatorKit
 from tests.support.images import small_image
-from tests.support.live_fleet import Gateway, LiveFleet
+from tests.support.live_fleet import NARROWBOAT, Gateway, LiveFleet
+from tests.support.odd_agent import clock_settings
 from tests.support.processes import Child, Children, wait_for
 from tests.support.relay import RelayThread
 from tests.support.rogue import PATIENCE_S, Rogue
@@ -68,18 +70,25 @@ class Pushed:
 class Lab:
     """Broker and bridge of one fleet, and everything that its owner, its operator and an attacker can do."""
 
-    def __init__(self, folder: Path, children: Children) -> None:
+    def __init__(self, folder: Path, children: Children, born: str | None = None, *options: object) -> None:
+        """`born` is the day on which the fleet, by `init` with these options, and its gateways are made; whoever serves
+        them gets new certificates today.
+        """
         self.folder = folder
+        self._born = born
         self.fleet = LiveFleet(folder, children)
         self.children = children
         ports = self.fleet.ports
-        made = run(
+        self.make(
             "init", self.fleet.path, "--host", "127.0.0.1", "--operator", OPERATOR, "--device-port", ports.device,
             "--enrol-port", ports.enrol, "--staff-port", ports.staff, "--bridge-port", ports.bridge,
+            *options,
         )  # fmt: skip
-        assert made.status == 0, made.err
-        viewer = run("pki", "issue", "operator", VIEWER, "--role", "viewer", "--fleet", self.fleet.path)
-        assert viewer.status == 0, viewer.err
+        self.make("pki", "issue", "operator", VIEWER, "--role", "viewer", "--fleet", self.fleet.path)
+        if born is not None:
+            for party, name in (("bridge", "bridge-1"), ("operator", OPERATOR)):
+                renewed = run("pki", "issue", party, name, "--fleet", self.fleet.path)
+                assert renewed.status == 0, renewed.err
         self.broker: Child = self.fleet.start_broker()
         self.bridge: Child = self.fleet.start_bridge()
         self.wait_until_served()
@@ -95,6 +104,15 @@ class Lab:
         self.broker = self.fleet.start_broker()
 
     # What the owner has.
+
+    def make(self, *arguments: object) -> None:
+        """Run a command of the owner on the day on which the fleet was made."""
+        if self._born is None:
+            made = run(*arguments)
+            assert made.status == 0, made.err
+        else:
+            command = ["env", *clock_settings(self._born), NARROWBOAT, *map(str, arguments)]
+            subprocess.run(command, check=True, capture_output=True)
 
     @cached_property
     def kit(self) -> FleetKit:
@@ -202,8 +220,7 @@ class Lab:
         self, name: str, relay: RelayThread | None = None, *, slot_bytes: int = SLOT_BYTES, extra_toml: str = ""
     ) -> Gateway:
         """A provisioned gateway in a folder of its own, switched off."""
-        issued = run("pki", "issue", "device", name, "--fleet", self.fleet.path)
-        assert issued.status == 0, issued.err
+        self.make("pki", "issue", "device", name, "--fleet", self.fleet.path)
         port = self.fleet.ports.device if relay is None else relay.port
         gateway = Gateway(name, self.folder / name, port)
         (self.fleet.path / "devices" / name).rename(gateway.folder)
@@ -284,7 +301,7 @@ def noise(seed: int, size_bytes: int) -> bytes:
 
 
 @contextmanager
-def running_lab(folder: Path) -> Iterator[Lab]:
+def running_lab(folder: Path, born: str | None = None, *options: object) -> Iterator[Lab]:
     """A lab of its own, ended with every process of it."""
     with Children(folder / "logs") as children:
-        yield Lab(folder, children)
+        yield Lab(folder, children, born, *options)

@@ -17,22 +17,22 @@ _ODD = """
 import random, sys, threading, time
 time.sleep = lambda seconds: threading.Event().wait(seconds)
 if sys.argv.pop(1) == "hasty":
-    random.uniform = lambda low, high: low / 1000
+    random.uniform = lambda low, high: low
 from narrowboat_device.cli import main
 sys.exit(main())
 """
 
 
 def odd_agent(config: Path, *, day: str | None = None, hasty: bool = False) -> list[str]:
-    """The command of an agent. Its clock starts at midnight of `day`. A hasty one waits a thousandth of the least that
-    it would, wherever chance decides.
+    """The command of an agent. Its clock starts at midnight of `day`. A hasty one waits the least that it would,
+    wherever chance decides.
     """
-    clock = [] if day is None else ["env", *_settings(day)]
+    clock = [] if day is None else ["env", *clock_settings(day)]
     agent = [sys.executable, "-c", _ODD, "hasty" if hasty else "patient", "--log-level", "info", "run"]
     return [*clock, *agent, "--config", str(config)]
 
 
-def _settings(day: str) -> list[str]:
+def clock_settings(day: str) -> list[str]:
     """What `faketime` sets for the command that it runs. It stays in front of that, and signals would end it alone."""
     command = [require_tool("faketime"), "--exclude-monotonic", "-f", f"@{day} 00:00:00", "env"]
     told = subprocess.run(command, capture_output=True, text=True, check=True)
