@@ -58,8 +58,8 @@ class BrokerCertificates:
     server_certificate: bytes
     server_key: bytes
     authorities: Mapping[Listener, bytes]
-    device_crl: bytes
-    """What the device authority has revoked; a broker without the file lets nobody in."""
+    revoked: Mapping[Listener, bytes]
+    """What the authorities of devices and staff have revoked; a broker without the files lets nobody in."""
 
 
 def access_lists() -> dict[Listener, str]:
@@ -102,7 +102,8 @@ def write_broker_home(
         _write(folder / "acl" / f"{listener}.acl", text.encode(), _PRIVATE)
     for listener in Listener:
         _write(folder / "tls" / f"{listener}-ca.pem", certificates.authorities[listener], _SHARED)
-    _write(folder / "tls" / "device-crl.pem", certificates.device_crl, _SHARED)
+    for listener, revoked in certificates.revoked.items():
+        _write(folder / "tls" / f"{listener}-crl.pem", revoked, _SHARED)
     _write(folder / "tls" / "server-cert.pem", certificates.server_certificate, _SHARED)
     _write(folder / "tls" / "server-key.pem", certificates.server_key, _PRIVATE)
 

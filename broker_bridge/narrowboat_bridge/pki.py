@@ -161,9 +161,7 @@ def read_crl(crl_pem: bytes, authority: x509.Certificate) -> tuple[int, frozense
             return number, frozenset(entry.serial_number for entry in crl)
     except (*_UNREADABLE, x509.ExtensionNotFound):
         pass
-    raise UsageError(
-        Reason.BAD_CONFIG, "expected a revocation list that the device authority signed, in PEM; bring it back"
-    )
+    raise UsageError(Reason.BAD_CONFIG, "expected a revocation list that its authority signed, in PEM; bring it back")
 
 
 def _read_request(load: Callable[[bytes], x509.CertificateSigningRequest], data: bytes) -> ec.EllipticCurvePublicKey:

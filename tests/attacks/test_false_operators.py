@@ -6,7 +6,9 @@ reply with its reason; it changes nothing. The audit log has it if it is the ope
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +38,8 @@ from tests.support.broker import Credentials
 from tests.support.fleet import OperatorKit
 from tests.support.images import small_image
 from tests.support.mqtt_client import SUCCESS, MqttClient
+from tests.support.processes import wait_for
+from tests.support.rogue import PATIENCE_S
 
 STRANGER = "mallory"
 APPROVER, TWIN = "approver", "twin"
@@ -279,3 +283,27 @@ def test_an_approval_counts_for_the_campaign_that_it_names_and_for_no_other(
     assert "awaiting_approval until" in shown.out
     assert other.content.hex() in shown.out
     lab.abort("other")
+
+
+def lets_in(lab: Lab, credentials: Credentials) -> bool:
+    with MqttClient(credentials.tls(), lab.fleet.ports.staff) as mqtt:
+        return mqtt.connect() == SUCCESS
+
+
+def test_a_revoked_operator_connects_no_more_by_any_certificate(lab: Lab) -> None:
+    """Not to listen either. An older certificate of the same operator is as good as the newest."""
+    own = lab.fleet.path / "operators" / "leaver"
+    stolen = []
+    for number in range(2):
+        issued = run("pki", "issue", "operator", "leaver", "--fleet", lab.fleet.path)
+        assert issued.status == 0, issued.err
+        kept = lab.folder / f"stolen-{number}.pem"
+        kept.write_bytes((own / "certificate.pem").read_bytes())
+        stolen.append(Credentials("leaver", kept, own / "key.pem", own / "server-ca.pem"))
+    assert all(lets_in(lab, each) for each in stolen)
+    revoked = run("operator", "revoke", "leaver", "--fleet", lab.fleet.path)
+    assert revoked.status == 0, revoked.err
+    for process in (lab.broker, lab.bridge):
+        os.kill(process.pid, signal.SIGHUP)
+    wait_for(lambda: not any(lets_in(lab, each) for each in stolen), PATIENCE_S, "the broker to refuse them")
+    assert lab.type("device", "list").status == 0

@@ -22,7 +22,10 @@ from tests.support.paths import REPOSITORY
 PORTS = Ports(device=8884, enrol=8883, staff=20_003, bridge=20_004)
 KEY = b"the server's key"
 CERTIFICATES = BrokerCertificates(
-    b"certificate", KEY, {listener: str(listener).encode() for listener in Listener}, b"crl"
+    b"certificate",
+    KEY,
+    {listener: str(listener).encode() for listener in Listener},
+    {Listener.DEVICE: b"crl", Listener.STAFF: b"crl"},
 )
 PATH_OPTIONS = {"cafile", "crlfile", "certfile", "keyfile", "acl_file", "persistence_location"}
 
@@ -67,7 +70,7 @@ def test_a_broker_of_root_gets_its_user_and_nothing_else() -> None:
 
 def test_every_path_is_relative_so_that_a_home_can_be_moved() -> None:
     paths = [value for option, value in settings(render_conf()) if option in PATH_OPTIONS]
-    assert len(paths) == 4 * 4 + 2
+    assert len(paths) == 4 * 4 + 3
     assert not any(path.startswith(("/", "~")) or ".." in path for path in paths)
 
 

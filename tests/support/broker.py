@@ -163,7 +163,7 @@ class Broker:
             issue_server(server, [HOST, "localhost"], key.public_key(), ISSUED_AT, _VALID_DAYS),
             key_to_pem(key),
             {listener: authority.certificate_pem for listener, authority in self.authorities.items()},
-            issue_crl(self.authorities[Listener.DEVICE], 1, (), ISSUED_AT),
+            {each: issue_crl(self.authorities[each], 1, (), ISSUED_AT) for each in (Listener.DEVICE, Listener.STAFF)},
         )
         write_broker_home(self.home, certificates, self.ports, "root" if os.geteuid() == 0 else None)
 

@@ -3,7 +3,7 @@
     fleet.toml             what this fleet is called and where its broker listens
     root/                  1.root, 2.root ... (who may sign what), operators.signed (who may command)
     keys/                  root-1, release-1..n, admin-1, which belong on machines without a network
-    pki/                   the five certification authorities
+    pki/                   the five certification authorities, and which operators' certificates were issued and revoked
     broker/                the broker's home: mosquitto.conf, tls/, acl/, data/
     bridge/                bridge.toml, its signing keys and TLS identity, data/
     operators/NAME/        operator.toml and what it names
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from cryptography import x509
 from pydantic import Field, StringConstraints
 
 from narrowboat_protocol.errors import Reason, UsageError
@@ -31,7 +32,7 @@ from narrowboat_protocol.trust import Trust
 
 from ..broker_home import Listener, Ports
 from ..files import PRIVATE, PUBLIC, read_bounded, write_new
-from ..pki import Authority
+from ..pki import Authority, read_authorities
 from ..toml_file import TomlFile
 from .arguments import CLASS_PATTERN, HOST_PATTERN
 from .key_files import load_key
@@ -128,6 +129,11 @@ class FleetFolder:
                 Reason.BAD_USE, f"expected an admin key in {self.path / 'keys'}, got none; bring admin-1.pem back"
             )
         return keys
+
+    def authority_certificate(self, party: str) -> x509.Certificate:
+        """Of the authority, whose key may be elsewhere."""
+        (certificate,) = read_authorities(read_bounded(authority_file(self.path, party), _PEM_BYTES_MAX))
+        return certificate
 
     def authority(self, party: str, passphrase: bytes | None) -> Authority:
         """The authority that issues to a kind of party, one of `PARTIES`."""

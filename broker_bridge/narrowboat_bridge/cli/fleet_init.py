@@ -46,6 +46,7 @@ from .key_files import add_passphrase_arguments, passphrase_of, save_key
 from .output import print_result
 from .pki import save_operators
 from .root_changes import YEAR_S, first_root
+from .staff_crl import crl_file
 
 BRIDGE_NAME = "bridge-1"
 _OPERATOR = "operator"
@@ -296,7 +297,10 @@ def _fill_broker(fleet: FleetFolder, plan: Plan, authorities: Mapping[str, Autho
     key = new_key()
     certificate = issue_server(authorities[SERVER], plan.hosts, key.public_key(), now_s)
     trusted = {listener: authorities[listener].certificate_pem for listener in Listener}
-    nothing_revoked = issue_crl(authorities[Listener.DEVICE], 1, (), now_s)
+    nothing_revoked = {
+        listener: issue_crl(authorities[listener], 1, (), now_s) for listener in (Listener.DEVICE, Listener.STAFF)
+    }
+    write_new(crl_file(fleet), nothing_revoked[Listener.STAFF], PUBLIC)
     certificates = BrokerCertificates(certificate, key_to_pem(key), trusted, nothing_revoked)
     # Mosquitto started by root becomes another user, who could not read files of root's.
     user = "root" if os.geteuid() == 0 else None

@@ -9,6 +9,8 @@ somebody who may.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +24,7 @@ from ..files import PRIVATE, PUBLIC, write_atomically, write_new
 from ..pki import CERTIFICATE_DAYS, Authority, issue_client, key_to_pem, new_key
 from .fleet_folder import FleetFolder
 from .key_files import load_certificate, load_key, save_key
+from .staff_crl import is_revoked, note_issued
 
 CERTIFICATE = "certificate.pem"
 KEY = "key.pem"
@@ -100,7 +103,14 @@ def make_operator(fleet: FleetFolder, authority: Authority, name: str, now_s: in
     """The folder of operator `name`, and the key that verifies its commands."""
     folder = fleet.operator(name)
     folder.mkdir(parents=True, exist_ok=True)
-    _certify(folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s)
+    if is_revoked(fleet, folder / CERTIFICATE):
+        raise UsageError(
+            Reason.NOT_PERMITTED,
+            f"expected keys that were not revoked, got those in {folder}; move it away and have new ones made",
+        )
+    _certify(
+        folder / CERTIFICATE, authority, name, _own_key(folder / KEY), now_s, note=partial(note_issued, fleet, name)
+    )
     _copy_trust(fleet, folder, fleet.root_files()[-1])
     signing_key_file = folder / f"{SIGNING_KEY}.pem"
     if not signing_key_file.exists():
@@ -153,6 +163,7 @@ def _certify(
     key: ec.EllipticCurvePublicKey,
     now_s: int,
     days: int | None = CERTIFICATE_DAYS,
+    note: Callable[[bytes], None] | None = None,
 ) -> None:
     if path.exists() and _certified_key(path) != key:
         raise UsageError(
@@ -160,7 +171,10 @@ def _certify(
             f"expected the key that {name} has a certificate for, got another;"
             f" choose another name, or remove {path.parent}",
         )
-    write_atomically(path, issue_client(authority, name, key, now_s, days))
+    certificate = issue_client(authority, name, key, now_s, days)
+    if note is not None:
+        note(certificate)
+    write_atomically(path, certificate)
 
 
 def _certified_key(path: Path) -> object:

@@ -1,19 +1,22 @@
 """`narrowboat operator`: who may command a fleet, from its folder and without its bridge.
 
 What is changed is the operators document, under a higher version and signed by admin keys. A bridge takes a new one
-without being started again, and never an older one. A revoked operator's certificate still lets it connect to the
-broker until that is revoked too; nothing that it says there is carried out.
+without being started again, and never an older one. Who is revoked there is not heard; so that they hear nothing more
+either, every certificate that was issued to them comes on the broker's list (`staff_crl`). A revocation that was cut
+in between is finished by being repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from narrowboat_protocol.documents import Operators, RoleName
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
+from ..broker_home import Listener
 from ..files import read_bounded
 from .arguments import Subparsers, add_command, add_group, name
 from .exits import ExitCode
@@ -22,18 +25,29 @@ from .key_files import add_passphrase_arguments, passphrase_of
 from .output import print_json, print_result, table_lines
 from .pki import NOTE_AWAY, NOTE_HERE, save_operators
 from .scopes import scope_words
+from .staff_crl import crl_file, revoke, unlisted_of
 
 _HEADINGS = ("OPERATOR", "ROLE", "SCOPE", "KEY")
 _KID_DIGITS = 16
 _COUNT_DIGITS_MAX = 9
+_BROKER_HERE = (
+    "let the broker read its list of revoked certificates: send it SIGHUP; to end sessions that stand, start it again"
+)
+_BROKER_AWAY = "copy {file} to tls/ of the broker, and send it SIGHUP; to end sessions that stand, start it again"
 
 
 def add_parser(subparsers: Subparsers) -> None:
     commands = add_group(subparsers, "operator", "Who may command the fleet.")
     listed = add_command(commands, "list", _list, "list the operators of a fleet folder")
-    revoke = add_command(commands, "revoke", _revoke, "let an operator command no more")
-    revoke.add_argument("name", metavar="NAME", type=name, help="the operator")
-    add_passphrase_arguments(revoke, "the fleet's admin keys")
+    revoked = add_command(
+        commands,
+        "revoke",
+        _revoke,
+        "let an operator command no more, and connect no more",
+        "A session that stands ends with the next start of the broker.",
+    )
+    revoked.add_argument("name", metavar="NAME", type=name, help="the operator")
+    add_passphrase_arguments(revoked, "the fleet's CA and admin keys")
     policy = add_command(
         commands,
         "policy",
@@ -50,7 +64,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     limit.add_argument("--no-approval", action="store_true", help="only campaigns that ask for it wait")
     add_passphrase_arguments(policy, "the fleet's admin keys")
-    for parser in (listed, revoke, policy):
+    for parser in (listed, revoked, policy):
         parser.add_argument(
             "--fleet", metavar="FOLDER", type=Path, default=Path(), help="the fleet folder (default: the current one)"
         )
@@ -82,18 +96,27 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     fleet = FleetFolder.open(arguments.fleet)
-    admins = fleet.admin_keys(passphrase_of(arguments))
+    passphrase = passphrase_of(arguments)
+    admins = fleet.admin_keys(passphrase)
     known = _document(fleet)
     others = [each for each in known.operators if each.name != arguments.name]
-    if len(others) == len(known.operators):
+    serials = unlisted_of(fleet, arguments.name)
+    if len(others) == len(known.operators) and not serials:
         raise UsageError(
             Reason.UNKNOWN_OPERATOR, f"expected an operator of this fleet, got {arguments.name}; operator list has them"
         )
     if not others:
         raise UsageError(Reason.BAD_USE, f"{arguments.name} is the only operator; issue another one first")
-    here = save_operators(fleet, known.version + 1, others, admins, approval_over=known.approval_over)
-    result = {"revoked": arguments.name, "version": known.version + 1}
-    note = NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file)
+    version, notes = known.version, []
+    if len(others) < len(known.operators):
+        version += 1
+        here = save_operators(fleet, version, others, admins, approval_over=known.approval_over)
+        notes.append(NOTE_HERE if here else NOTE_AWAY.format(file=fleet.operators_file))
+    if serials:
+        here = revoke(fleet, fleet.authority(Listener.STAFF, passphrase), serials, int(time.time()))
+        notes.append(_BROKER_HERE if here else _BROKER_AWAY.format(file=crl_file(fleet)))
+    result = {"revoked": arguments.name, "version": version, "certificates": len(serials)}
+    note = "; ".join(notes)
     print_result(result if arguments.json else {**result, "next": note}, as_json=arguments.json)
     return ExitCode.OK
 
