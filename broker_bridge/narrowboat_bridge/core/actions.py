@@ -85,9 +85,9 @@ class IssueCertificate:
 
 @dataclass(frozen=True, slots=True)
 class RevokeCertificates:
-    """Put every certificate of a device on the list that the broker reads, for good."""
+    """Put every certificate of these keys on the list that the broker reads, for good."""
 
-    device: str
+    kids: tuple[bytes, ...]
     certificate: bytes | None
     """The one that its hello brought, which may have been made by hand."""
 

@@ -82,6 +82,11 @@ class Ledger:
             return registered.kid
         return device.key.kid if device is not None and not self.is_revoked(device.key.kid) else None
 
+    def revoked_under(self, name: str) -> Registration | None:
+        """A revoked registration that had this name."""
+        revoked = (each for each in self.registrations.values() if each.admission is Admission.REVOKED)
+        return next((each for each in revoked if each.device == name), None)
+
     def is_revoked(self, kid: bytes) -> bool:
         registration = self.registration_of_key(kid)
         return registration is not None and registration.admission is Admission.REVOKED

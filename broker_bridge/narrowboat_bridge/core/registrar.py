@@ -168,12 +168,14 @@ class Registrar:
 
     def _revoke(self, name: str, operator: str, turn: Turn) -> Document | Refusal:
         kid, device = self._ledger.key_of(name), self._ledger.devices.get(name)
+        if kid is None and (before := self._ledger.revoked_under(name)) is not None:
+            return views.enrolment_summary(before)
         if kid is None:
             return Refusal(Reason.UNKNOWN_DEVICE, f"expected a device that is registered or has said hello, got {name}")
         known = self._ledger.registered(name) or Registration(kid, (kid,), Admission.APPROVED, name)
         kids = dict.fromkeys((*known.kids, *([device.key.kid] if device else [])))
         revoked = replace(known, kids=tuple(kids), admission=Admission.REVOKED)
-        turn.write(RevokeCertificates(name, device.hello.certificate if device else None))
+        turn.write(RevokeCertificates(revoked.kids, device.hello.certificate if device else None))
         self._put(revoked, "device revoked", operator, turn)
         if device is not None:
             self._changes.put_device(replace(device, stopped=True), turn)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from narrowboat_protocol.documents import Admission
 from narrowboat_protocol.errors import PeerError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import PublicKey
 from narrowboat_protocol.topics import Channel, Topic, bridge_subscriptions, parse_topic
@@ -26,7 +27,7 @@ from narrowboat_protocol.trust import Trust
 
 from ..audit import AuditChain
 from ..core.campaigns import Campaigns, Settings
-from ..core.events import Now
+from ..core.events import Now, Restored
 from ..pki import Authority, read_authorities, verify_device_certificate
 from .config import Config, load_key, read_file
 from .crew import Crew
@@ -35,7 +36,7 @@ from .enrolment import EnrolmentIntake
 from .herald import Herald
 from .inbox import Inbox, LinkOpened, MessageArrived
 from .intake import Intake, IntakeLimits
-from .issuer import Issuer
+from .issuer import Issuer, serial_of
 from .link import Link, LinkSettings, tls_context
 from .loop import Loop, Parts, read_clocks
 from .metrics import Metrics
@@ -232,12 +233,24 @@ def _make_office(config: Config, trust: Trust, loaded: Loaded, clocks: Callable[
         raise UsageError(error.reason, f"{path}, {config.keys.device_ca}: {error}") from None
     wall_s = partial(_wall_s, clocks)
     revocations = RevocationList(config.crl_path, authority, config.enrolment.crl_command, wall_s)
+    issuer = Issuer(authority, loaded.certificates)
+    revocations.make_up_for(revoked_serials(loaded.state, issuer))
     return Office(
         Director(load_key(config.keys.director), trust, loaded.assignments),
         Herald(load_key(config.keys.bridge), trust, loaded.event_sequence),
-        Issuer(authority, loaded.certificates),
+        issuer,
         revocations,
     )
+
+
+def revoked_serials(state: Restored, issuer: Issuer) -> frozenset[int]:
+    """Of all certificates of revoked keys: those that were issued, and those that devices showed. They go by the key,
+    since another key may have the name by now.
+    """
+    revoked = (each for each in state.registrations if each.admission is Admission.REVOKED)
+    kids = frozenset(kid for each in revoked for kid in each.kids)
+    shown = (device.hello.certificate for device in state.devices if device.key.kid in kids)
+    return issuer.serials_of(kids, None) | {serial_of(certificate) for certificate in shown}
 
 
 def _wall_s(clocks: Callable[[], Now]) -> int:

@@ -34,13 +34,18 @@ class IssuedCertificate:
     """DER."""
 
 
+def serial_of(certificate: bytes) -> int:
+    """The serial number of a certificate in DER, which was verified."""
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
 class Issuer:
     """Issues certificates for the keys that the core admits."""
 
     def __init__(self, authority: Authority, issued: Iterable[IssuedCertificate]) -> None:
         self._authority = authority
         self._newest: dict[bytes, IssuedCertificate] = {}
-        self._serials: dict[str, set[int]] = {}
+        self._serials: dict[bytes, set[int]] = {}
         for certificate in sorted(issued, key=lambda each: each.issued_at):
             self._note(certificate)
 
@@ -59,11 +64,11 @@ class Issuer:
         found = self._newest.get(kid)
         return None if found is None else found.content
 
-    def serials_of(self, device: str, certificate: bytes | None) -> frozenset[int]:
-        """Of every certificate of a device: those made here, and one that it showed."""
-        shown = set() if certificate is None else {x509.load_der_x509_certificate(certificate).serial_number}
-        return frozenset(self._serials.get(device, set()) | shown)
+    def serials_of(self, kids: Iterable[bytes], certificate: bytes | None) -> frozenset[int]:
+        """Of every certificate of some keys: those made here, and one that was shown."""
+        made = {serial for kid in kids for serial in self._serials.get(kid, ())}
+        return frozenset(made if certificate is None else {*made, serial_of(certificate)})
 
     def _note(self, certificate: IssuedCertificate) -> None:
         self._newest[certificate.kid] = certificate
-        self._serials.setdefault(certificate.device, set()).add(int(certificate.serial, 16))
+        self._serials.setdefault(certificate.kid, set()).add(int(certificate.serial, 16))

@@ -152,8 +152,8 @@ class Performer:
                 store.put_registration(registration)
             case act.IssueCertificate(device_name, key, at):
                 store.put_certificate(self._office.issuer.issue(device_name, key, at))
-            case act.RevokeCertificates(device_name, certificate):
-                serials = self._office.issuer.serials_of(device_name, certificate)
+            case act.RevokeCertificates(kids, certificate):
+                serials = self._office.issuer.serials_of(kids, certificate)
                 self.after_commit(partial(self._office.revocations.add, serials))
             case act.Record(what, who, facts):
                 self.record(what, who, facts, now)

@@ -5,6 +5,9 @@ to. A certificate on it is refused by this bridge from then on, and by the broke
 is told is a command of whoever runs both: Mosquitto 2.0 reads its list again on SIGHUP. Where bridge and broker do not
 share a machine, the command copies the file. A connection that stands is not ended by it; nothing that comes over it is
 believed.
+
+The store has a revocation before the file has it. A bridge that ends in between makes up for it at its next start, from
+the keys that its store says are revoked.
 """
 
 from __future__ import annotations
@@ -66,6 +69,13 @@ class RevocationList:
         """Believe these no longer, and have the file written."""
         self._serials |= frozenset(serials)
         self._jobs.put(_Job.WRITE)
+
+    def make_up_for(self, serials: Iterable[int]) -> None:
+        """Add what the store says is revoked and the list does not."""
+        missing = frozenset(serials) - self._serials
+        if missing:
+            _log.warning("%s: expected all that is revoked, got %d less; adding them", self._path, len(missing))
+            self.add(missing)
 
     def _run(self) -> None:
         while self._jobs.get() is _Job.WRITE:
