@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import DocumentError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import PublicKey, public_key_from_cryptography
 from narrowboat_protocol.topics import is_name
 
 AUTHORITY_DAYS = 20 * 365
-CERTIFICATE_DAYS = 365
 SERVER_DAYS = 5 * 365
+
 _NO_EXPIRY = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _BACKDATED = timedelta(days=1)
 _CERTIFICATE_BYTES_MAX = 4096

@@ -18,7 +18,7 @@ from narrowboat_bridge.core.actions import (
     StoreClaim,
     StoreRegistration,
 )
-from narrowboat_bridge.core.admission import CERTIFICATE_S, OTHER_KEY_S
+from narrowboat_bridge.core.admission import CERTIFICATE_S, KIDS_MAX, OTHER_KEY_S
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import CommandAccepted, EnrolmentRequested, Now, Restored
 from narrowboat_bridge.core.records import Registration
@@ -175,18 +175,6 @@ def test_a_key_that_was_registered_is_admitted_without_a_claim_and_so_is_what_it
     assert registry.ask(own, "anything").outcome is ISSUED
 
 
-def test_a_key_that_its_device_has_long_left_is_forgotten_and_harms_nobody() -> None:
-    registry, birth, own = Registry(), new_key(), [new_key() for _ in range(12)]
-    registry.order(DeviceRegister(device="gw-1", kid=birth.kid))
-    for key in own:
-        assert registry.ask(key, "anything", birth).outcome is ISSUED
-        registry.now_s += OTHER_KEY_S
-    assert registry.ask(own[0], "anything").outcome is REFUSED
-    assert registry.ask(own[0], "anything", birth).device == "gw-1"
-    registry.now_s += OTHER_KEY_S
-    assert registry.started_anew().ask(own[-1], "anything").device == "gw-1"
-
-
 def test_a_name_is_its_keys_after_a_restart_whichever_of_its_keys_the_store_names_first() -> None:
     registry, waiting, revoked = Registry(), new_key(), new_key()
     registry.order(ClaimCreate(claim="batch", count=1))
@@ -267,6 +255,46 @@ def test_what_is_revoked_stays_so_and_its_name_is_free() -> None:
     assert registry.started_anew().core.is_revoked(key.kid)
     registry.order(DeviceRegister(device="gw-1", kid=other.kid))
     assert registry.ask(other).device == "gw-1"
+
+
+def test_two_gateways_with_one_secret_are_not_one_gateway() -> None:
+    """The secret was never listed; an image may have brought it, or one birth key, to any number of them."""
+    registry, secret = Registry(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=9, admits=True))
+    first, second = (registry.ask(new_key(), "batch", secret, wish=wish) for wish in ("gw-1", "gw-2"))
+    assert (first.device, second.device) == ("gw-1", "gw-2")
+    assert registry.ask(new_key(), "batch", secret, wish="gw-1").outcome is PENDING
+
+
+def test_a_device_has_a_bounded_number_of_keys_and_every_one_is_revoked_with_it() -> None:
+    registry, birth = Registry(), new_key()
+    registry.order(DeviceRegister(device="gw-1", kid=birth.kid))
+    keys = [new_key() for _ in range(KIDS_MAX)]
+    answers = []
+    for key in keys:
+        answers.append(registry.ask(key, "batch", birth))
+        registry.now_s += OTHER_KEY_S
+    assert [answer.outcome for answer in answers] == [*[ISSUED] * (KIDS_MAX - 1), REFUSED]
+    assert reason_of(answers[-1]) is Reason.NOT_PERMITTED
+    registry.order(DeviceRevoke(device="gw-1"))
+    (taken_back,) = [action.kids for action in registry.written if isinstance(action, RevokeCertificates)]
+    assert set(taken_back) == {key.kid for key in (birth, *keys[:-1])}
+    for bridge in (registry, registry.started_anew()):
+        assert all(bridge.core.is_revoked(kid) for kid in taken_back)
+        assert not bridge.core.is_revoked(keys[-1].kid)
+
+
+def test_an_authority_that_has_ended_makes_nobody_a_device_and_its_certificates_end_with_it() -> None:
+    registry, early, late = Registry(Campaigns(Settings(1, authority_ends_s=NOW_S + 60))), new_key(), new_key()
+    registry.order(ClaimCreate(claim="batch", count=9, admits=True))
+    assert registry.ask(early).outcome is ISSUED
+    registered = [action.registration for action in registry.written if isinstance(action, StoreRegistration)]
+    assert registered[-1].expires_at == NOW_S + 60
+    registry.now_s += 60
+    for key in (early, late):
+        answer = registry.ask(key)
+        assert (answer.outcome, reason_of(answer)) == (REFUSED, Reason.EXPIRED)
+    assert registry.issued == 1
 
 
 def test_a_device_renews_for_itself_and_for_no_other() -> None:

@@ -19,7 +19,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from narrowboat_bridge.pki import (
     AUTHORITY_DAYS,
-    CERTIFICATE_DAYS,
     Authority,
     issue_client,
     issue_server,
@@ -29,6 +28,7 @@ from narrowboat_bridge.pki import (
     read_request,
     verify_device_certificate,
 )
+from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import DocumentError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import public_key_from_cryptography
 

@@ -16,6 +16,7 @@ from pathlib import Path as FolderPath
 from typing import Protocol
 
 from narrowboat_bridge.audit import AuditChain
+from narrowboat_bridge.core.admission import NEVER_S
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
 from narrowboat_bridge.core.events import Now, ReleaseAdded, Restored
 from narrowboat_bridge.server import schema
@@ -343,7 +344,7 @@ class SimBridge:
             Parts(
                 campaigns=campaigns,
                 intake=intake,
-                enrolments=EnrolmentIntake(trust.fleet_id, 200.0, metrics),
+                enrolments=EnrolmentIntake(trust.fleet_id, 200.0, NEVER_S, metrics),
                 desk=desk,
                 performer=performer,
                 uploads=uploads,

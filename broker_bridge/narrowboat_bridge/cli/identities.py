@@ -17,11 +17,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
 
 from ..files import PRIVATE, PUBLIC, write_atomically, write_new
-from ..pki import CERTIFICATE_DAYS, Authority, issue_client, key_to_pem, new_key
+from ..pki import Authority, issue_client, key_to_pem, new_key
 from .fleet_folder import FleetFolder
 from .key_files import load_certificate, load_key, save_key
 from .staff_crl import is_revoked, note_issued

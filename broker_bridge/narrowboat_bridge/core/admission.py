@@ -1,8 +1,8 @@
 """Who becomes a device: what a key that asks is given, decided from what operators said before.
 
-A registration belongs to the key that a gateway made, and remembers the keys that vouched for it. It is looked for by
-the thumbprints of all keys that signed a request, so a birth key finds it as well as the operational one, at any age
-and by whatever claim the request came. What there is decides:
+A registration belongs to the key that a gateway made, or to the one that an operator registered for it. It is looked
+for by the thumbprints of all keys that signed a request, so a registered birth key finds it as well as the operational
+one, at any age and by whatever claim the request came. What there is decides:
 
     approved    a certificate, under the name of the registration
     pending     wait; an operator decides
@@ -12,8 +12,9 @@ and by whatever claim the request came. What there is decides:
                 is free; else the key waits. A claim that is spent, over, revoked or unknown refuses.
 
 A name belongs to one key. A claim is spent by each key that it let in or made to wait, so unknown keys are bounded by
-the claims that they come by; a listed key counts once and vouches for nothing later. A device whose certificate was
-made by hand has no registration until it asks to renew, on its own topic, under the key that its hello pinned.
+the claims that they come by; a listed key counts once and vouches for nothing later. Nor does any other key that
+signs the first request beside the gateway's own: nobody knows whether two gateways have it. A device whose certificate
+was made by hand has no registration until it asks to renew, on its own topic, under the key that its hello pinned.
 
 A certificate that is young is given again, so a request that is repeated costs no serial number. One for another key
 is given once in a while only: each stands in the audit log and on the list of what is revoked for ever, and whoever has
@@ -25,6 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from narrowboat_protocol.documents import Admission, EnrolmentOutcome, EventKind
+from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.topics import Party
 
@@ -33,25 +35,34 @@ from .changes import Changes
 from .events import EnrolmentRequested, Now
 from .records import Claim, Registration
 
-CERTIFICATE_DAYS = 365
+NEVER_S = 1 << 40
 CERTIFICATE_S = CERTIFICATE_DAYS * 86_400
 YOUNG_S = CERTIFICATE_S // 4
 OTHER_KEY_S = 600
 ASK_AGAIN_PENDING_S = 600
 ASK_AGAIN_REFUSED_S = 6 * 3600
 _NAME_DIGITS = 12
-_KIDS_BETWEEN_MAX = 8
-"""So many keys of a device are remembered between the first one and the newest two."""
+KIDS_MAX = 16
+"""Of a registration. They are what revoking it takes back, so none is ever dropped."""
+
+TOO_MANY_KEYS = Refusal(
+    Reason.NOT_PERMITTED, f"expected at most {KIDS_MAX} keys of a device; revoke it, and register it anew"
+)
+AUTHORITY_ENDED = Refusal(Reason.EXPIRED, "the device authority of this fleet has ended; its owner has to replace it")
 
 
 class Admissions:
     """Decisions about keys that ask, made on the shared ledger."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, authority_ends_s: int) -> None:
         self._changes = changes
         self._ledger = changes.ledger
+        self._authority_ends_s = authority_ends_s
 
     def take_request(self, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
+        if now.wall_s >= self._authority_ends_s:
+            self._refuse(event, AUTHORITY_ENDED, now, turn)
+            return
         known = self._registration_of(event) or self._register(event, now, turn)
         if isinstance(known, Refusal):
             self._refuse(event, known, now, turn)
@@ -85,7 +96,7 @@ class Admissions:
         admitted = not taken and (claim.admits or claim.listed)
         made = Registration(
             kid=event.key.kid,
-            kids=(event.key.kid, *sorted(event.kids - set(claim.kids) - {event.key.kid})),
+            kids=(event.key.kid,),
             admission=Admission.APPROVED if admitted else Admission.PENDING,
             device=name,
             claim=claim.name,
@@ -124,12 +135,15 @@ class Admissions:
             refusal = Refusal(Reason.BUSY, f"expected one key in {OTHER_KEY_S} s, and another has just been certified")
             self._refuse(event, refusal, now, turn, after_s=OTHER_KEY_S - age_s)
             return
-        first, *later = known.kids
-        kids = known.kids if event.key.kid in known.kids else (first, *later[-_KIDS_BETWEEN_MAX:], event.key.kid)
+        kids = known.kids if event.key.kid in known.kids else (*known.kids, event.key.kid)
+        if len(kids) > KIDS_MAX:
+            self._refuse(event, TOO_MANY_KEYS, now, turn)
+            return
         asked = replace(known, kid=event.key.kid, kids=kids, asked_at=now.wall_s, serial=event.serial or known.serial)
         young = age_s is not None and 0 <= age_s < YOUNG_S
         if not young or known.kid != event.key.kid:
-            asked = replace(asked, certified_at=now.wall_s, expires_at=now.wall_s + CERTIFICATE_S)
+            ends_s = min(now.wall_s + CERTIFICATE_S, self._authority_ends_s)
+            asked = replace(asked, certified_at=now.wall_s, expires_at=ends_s)
             turn.write(IssueCertificate(asked.device, event.key, now.wall_s))
             turn.write(Record("certificate issued", asked.device, {"key": asked.kid.hex()}))
         self._put(asked, turn)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from .actions import Action, Answer, Turn
-from .admission import Admissions
+from .admission import NEVER_S, Admissions
 from .changes import Changes
 from .devices import Devices
 from .events import (
@@ -49,6 +49,8 @@ class Settings:
     root_version: int
     releases_max: int = 1000
     campaigns_max: int = 200
+    authority_ends_s: int = NEVER_S
+    """When the authority that issues devices' certificates ends, in seconds since 1970."""
 
 
 class Campaigns:
@@ -58,7 +60,7 @@ class Campaigns:
         self._changes = Changes()
         self._ledger = self._changes.ledger
         self._devices = Devices(self._changes, settings.root_version)
-        self._admissions = Admissions(self._changes)
+        self._admissions = Admissions(self._changes, settings.authority_ends_s)
         self._registrar = Registrar(self._changes)
         self._operations = Operations(
             self._changes, releases_max=settings.releases_max, campaigns_max=settings.campaigns_max

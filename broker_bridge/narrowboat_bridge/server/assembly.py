@@ -101,17 +101,19 @@ def open_workshop(
         payloads = _make_payload_server(config, loaded, sink, metrics, clocks)
         uploads = UploadWorker(_make_uploads(config, trust, clocks), inbox.put, metrics)
         _name_missing_payloads(config, loaded, uploads)
-        campaigns = Campaigns(Settings(trust.root.version))
+        authority = _load_authority(config)
+        ends_s = int(authority.certificate.not_valid_after_utc.timestamp())
+        campaigns = Campaigns(Settings(trust.root.version, authority_ends_s=ends_s))
         campaigns.handle(loaded.state, clocks())
         desk = _make_desk(config, trust, loaded)
-        office = _make_office(config, trust, loaded, clocks)
+        office = _make_office(config, trust, loaded, authority, clocks)
         performer = _make_performer(roots, store, loaded, desk, payloads, publisher, office)
         if desk.taken != loaded.operators_taken:
             performer.note_operators(desk.taken)
         parts = Parts(
             campaigns=campaigns,
             intake=_make_intake(config, trust, campaigns, office, metrics),
-            enrolments=EnrolmentIntake(trust.fleet_id, config.limits.enrolments_per_s, metrics),
+            enrolments=EnrolmentIntake(trust.fleet_id, config.limits.enrolments_per_s, ends_s, metrics),
             desk=desk,
             performer=performer,
             uploads=uploads,
@@ -225,12 +227,17 @@ def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker
             )
 
 
-def _make_office(config: Config, trust: Trust, loaded: Loaded, clocks: Callable[[], Now]) -> Office:
+def _load_authority(config: Config) -> Authority:
     path = config.trust.device_ca
     try:
-        authority = Authority.from_pem(read_file(path), load_key(config.keys.device_ca).to_pem())
+        return Authority.from_pem(read_file(path), load_key(config.keys.device_ca).to_pem())
     except UsageError as error:
         raise UsageError(error.reason, f"{path}, {config.keys.device_ca}: {error}") from None
+
+
+def _make_office(
+    config: Config, trust: Trust, loaded: Loaded, authority: Authority, clocks: Callable[[], Now]
+) -> Office:
     wall_s = partial(_wall_s, clocks)
     revocations = RevocationList(config.crl_path, authority, config.enrolment.crl_command, wall_s)
     issuer = Issuer(authority, loaded.certificates)

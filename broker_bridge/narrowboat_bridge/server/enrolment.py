@@ -9,10 +9,11 @@ do, and a thousand honest gateways that share a claim are served within seconds.
 from __future__ import annotations
 
 from narrowboat_protocol.documents import open_request
-from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError
+from narrowboat_protocol.errors import NarrowboatError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import public_key_from_cryptography
 from narrowboat_protocol.topics import Topic
 
+from ..core.admission import AUTHORITY_ENDED
 from ..core.events import EnrolmentRequested, Now
 from ..pki import read_request_der
 from .buckets import Buckets
@@ -22,8 +23,9 @@ from .metrics import Metrics
 class EnrolmentIntake:
     """Reads what asks for a certificate."""
 
-    def __init__(self, fleet_id: bytes, requests_per_s: float, metrics: Metrics) -> None:
+    def __init__(self, fleet_id: bytes, requests_per_s: float, authority_ends_s: int, metrics: Metrics) -> None:
         self._fleet_id = fleet_id
+        self._authority_ends_s = authority_ends_s
         self._metrics = metrics
         self._buckets = Buckets(requests_per_s, 10 * requests_per_s)
 
@@ -33,10 +35,14 @@ class EnrolmentIntake:
             self._metrics.limit("limited.request", "enrolments_per_s")
             return None
         try:
-            return self._read(topic, data)
+            asked = self._read(topic, data)
         except NarrowboatError as error:
             self._metrics.refuse(topic.channel, error)
             return None
+        if now.wall_s >= self._authority_ends_s:
+            ended = UsageError(AUTHORITY_ENDED.reason, AUTHORITY_ENDED.message)
+            self._metrics.refuse(topic.channel, ended)  # the core answers it
+        return asked
 
     def _read(self, topic: Topic, data: bytes) -> EnrolmentRequested:
         request, kids = open_request(data, self._fleet_id)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PublicKey
 
-from ..core.admission import CERTIFICATE_DAYS
 from ..pki import Authority, issue_client
 
 
@@ -53,7 +52,7 @@ class Issuer:
         public = load_pem_public_key(key.to_pem())
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise UsageError(Reason.BAD_USE, "expected a P-256 key, as the intake demands, got another")
-        made = x509.load_pem_x509_certificate(issue_client(self._authority, device, public, now_s, CERTIFICATE_DAYS))
+        made = x509.load_pem_x509_certificate(issue_client(self._authority, device, public, now_s))
         content = made.public_bytes(Encoding.DER)
         certificate = IssuedCertificate(f"{made.serial_number:x}", device, key.kid, now_s, content)
         self._note(certificate)

@@ -27,6 +27,10 @@ from ..model import AS_TUPLE, as_enum, key, refusal
 from .fields import Certificate, CoseKey, Digest, Name, Nonce, Seconds, Text, Uuid
 from .signed import SignedModel
 
+CERTIFICATE_DAYS = 365
+"""How long a certificate lasts that a fleet gives to a device. What is made by hand, also for operators and bridges,
+lasts as long.
+"""
 VOUCHERS_MAX = 3
 SECRET_BYTES_MIN = 16
 Serial = Annotated[str, Field(min_length=1, max_length=64)]

@@ -1,7 +1,8 @@
-"""What is revoked is on the list that the broker reads, whenever the bridge died."""
+"""What a bridge issues and takes back: the list that the broker reads, whenever the bridge died, and how it ends."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from narrowboat_bridge.pki import read_crl
+from narrowboat_bridge.pki import Authority, read_crl
 from narrowboat_protocol.documents import (
     ClaimCreate,
     DeviceRevoke,
@@ -19,16 +20,20 @@ from narrowboat_protocol.documents import (
     Request,
     sign_model,
 )
+from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from tests.bridge.kit import BridgeKit, running_bridge
-from tests.support.fleet import FleetKit
+from tests.support.fleet import NOW, CertificateAuthority, FleetKit
 
 FLEET = FleetKit.create()
 ANNA = FLEET.operator("anna")
+DAY_S = 86_400
 
 
 def order(bridge: BridgeKit, request: Request) -> None:
-    bridge.take("nb/o/anna/command", ANNA.command(request, request_id=bridge.request_id()))
+    at = bridge.clock[0].wall_s
+    command = ANNA.command(request, request_id=bridge.request_id(), issued_at=at, expires_at=at + 60)
+    bridge.take("nb/o/anna/command", command)
     reply = bridge.replies()[-1]
     assert reply.reason is None, reply.message
 
@@ -90,3 +95,18 @@ def test_a_revocation_may_be_repeated(tmp_path: Path) -> None:
         bridge.take("nb/d/gw-1/hello", FLEET.device("gw-1").hello())
         for _ in range(2):
             order(bridge, DeviceRevoke(device="gw-1"))
+
+
+def test_a_bridge_whose_device_authority_has_ended_says_so_and_serves_everybody_else(tmp_path: Path) -> None:
+    short = replace(FLEET, device_ca=CertificateAuthority(Authority.create("device", NOW, days=2)))
+    with running_bridge(tmp_path, short, ANNA) as bridge:
+        order(bridge, ClaimCreate(claim="batch", count=9, admits=True))
+        reply = enrol(bridge, new_key(), "gw-1")
+        assert reply.certificate is not None
+        end = x509.load_der_x509_certificate(reply.certificate).not_valid_after_utc
+        assert int(end.timestamp()) == NOW + 2 * DAY_S
+        bridge.sleep(2 * DAY_S)
+        reply = enrol(bridge, new_key(), "gw-2")
+        assert (reply.outcome, reply.reason) == (EnrolmentOutcome.REFUSED, Reason.EXPIRED)
+        assert bridge.metrics.value("refused.request.expired") == 1
+        order(bridge, ClaimCreate(claim="later", count=1))
