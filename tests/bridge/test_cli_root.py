@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from narrowboat_bridge.cli.exits import ExitCode
+from narrowboat_bridge.cli.root_draft import Draft
 from narrowboat_protocol.keys import Algorithm, PrivateKey, public_key_from_pem
 from narrowboat_protocol.trust import Trust
-from tests.bridge.cli_kit import make_image, run
+from tests.bridge.cli_kit import make_image, run, run_python
 
 
 def key(folder: Path, name: str, *options: str) -> Path:
@@ -187,3 +189,57 @@ def test_a_stranger_cannot_sign_and_an_altered_signature_is_noticed(fleet: Path,
     data = draft.read_bytes()
     draft.write_bytes(data.replace(data[data.index(b"\xf6\x58\x40") + 3 :][:8], bytes(8), 1))
     assert "does not verify" in run("root", "inspect", draft).error_line
+
+
+_CUT = """
+import os, sys
+calls_left = int(sys.argv.pop(1))
+def cut_before(call):
+    def cut(*arguments, **options):
+        global calls_left
+        calls_left -= 1
+        if not calls_left:
+            os._exit(99)
+        return call(*arguments, **options)
+    return cut
+os.fsync, os.replace, os.rename = map(cut_before, (os.fsync, os.replace, os.rename))
+from narrowboat_bridge.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+_CUT_STATUS = 99
+
+
+def publishable(fleet: Path, draft: Path, epoch: int) -> bytes:
+    """A signed draft of version 2, and the root that it becomes."""
+    made("set", fleet / "root" / "1.root", "--epoch", f"rootfs={epoch}", "-o", draft)
+    made("sign", draft, "--key", fleet / "keys" / "root-1.pem")
+    return Draft.load(draft).signed_root()
+
+
+def test_publishing_may_be_repeated_wherever_it_was_cut(fleet: Path, tmp_path: Path) -> None:
+    """The process ends without a word before each call that makes something durable."""
+    draft, whole = tmp_path / "2.draft", tmp_path / "whole"
+    root = publishable(fleet, draft, epoch=1)
+    places = ("bridge/root/2.root", "operators/operator/root.signed", "root/2.root")
+    shutil.copytree(fleet, whole)
+    publish = ("root", "publish", draft, "--fleet", fleet)
+    cuts = 0
+    while run_python(_CUT, cuts + 1, *publish).returncode == _CUT_STATUS:
+        cuts += 1
+        left = [(fleet / place).read_bytes() for place in places if (fleet / place).exists()]
+        assert all(data in (root, (whole / "root" / "1.root").read_bytes()) for data in left), "nothing is half there"
+        done = run(*publish)
+        assert done.status == 0 or "has already" in done.err, done.err
+        assert [(fleet / place).read_bytes() for place in places] == [root] * len(places)
+        shutil.rmtree(fleet)
+        shutil.copytree(whole, fleet)
+    assert cuts == 3 * len(places)
+
+
+def test_another_root_of_a_version_that_was_half_published_is_refused(fleet: Path, tmp_path: Path) -> None:
+    first, second = (publishable(fleet, tmp_path / f"{epoch}.draft", epoch) for epoch in (1, 2))
+    (fleet / "bridge" / "root" / "2.root").write_bytes(first)
+    refused = run("root", "publish", tmp_path / "2.draft", "--fleet", fleet)
+    assert (refused.status != 0, "publish that one" in refused.error_line) == (True, True)
+    assert second not in [file.read_bytes() for file in fleet.rglob("*.root")]
+    assert run("root", "publish", tmp_path / "1.draft", "--fleet", fleet).status == 0

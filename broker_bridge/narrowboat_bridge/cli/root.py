@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_protocol.documents import BrokerAddress, Role, RoleName, Root
 from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.trust import Trust
 
-from ..files import write_atomically, write_new
+from ..files import read_bounded, write_atomically
 from . import root_changes as changes
 from .arguments import Subparsers, add_command, add_group, host, name, out_file, port, positive
 from .exits import ExitCode
@@ -221,15 +222,14 @@ def _publish(arguments: argparse.Namespace) -> int:
         raise UsageError(
             Reason.STALE, f"expected version {len(fleet.root_files()) + 1}, got {version}, which this fleet has already"
         )
-    folders = [folder for folder in (fleet.bridge / "root", fleet.root_folder) if folder.is_dir()]
-    for folder in folders:
-        write_new(folder / f"{version}.root", data)
-    operators = sorted(fleet.path.glob("operators/*/root.signed"))
-    for file in operators:
+    files = _places(fleet, version)
+    for file in files:
+        _refuse_another(file, data, version)
+    for file in files:
         write_atomically(file, data)
     print_result(
         {
-            "files": [str(folder / f"{version}.root") for folder in folders] + [str(file) for file in operators],
+            "files": [str(file) for file in files],
             "version": version,
             "meaning": list(changes.explain(None if draft.before is None else draft.before.root, draft.root)),
             "next": [
@@ -241,6 +241,22 @@ def _publish(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
     )
     return ExitCode.OK
+
+
+def _places(fleet: FleetFolder, version: int) -> list[Path]:
+    """Where a new root belongs. The fleet's own folder is the last: until it has the root, publishing is repeated."""
+    name = f"{version}.root"
+    bridge = [fleet.bridge / "root" / name] if (fleet.bridge / "root").is_dir() else []
+    return [*bridge, *sorted(fleet.path.glob("operators/*/root.signed")), fleet.root_folder / name]
+
+
+def _refuse_another(file: Path, data: bytes, version: int) -> None:
+    """One version is one root: what was half published may be in force at the bridge, and on devices."""
+    if file.name == f"{version}.root" and file.exists() and read_bounded(file, DEFAULT_LIMITS.root_bytes_max) != data:
+        raise UsageError(
+            Reason.CONFLICT,
+            f"{file}: expected this root or none, got another one of version {version}; publish that one",
+        )
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
