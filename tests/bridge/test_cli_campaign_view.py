@@ -7,11 +7,12 @@ import pytest
 from narrowboat_bridge.cli.campaign_view import CampaignView, attempt_line
 from narrowboat_bridge.cli.exits import ExitCode
 from narrowboat_bridge.cli.results import as_json
-from narrowboat_protocol.documents import AttemptSummary, CampaignSummary
+from narrowboat_protocol.documents import AttemptSummary, CampaignStart, CampaignSummary, CampaignTerms
 from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.states import HoldReason, State
 
 MIB = 1 << 20
+TERMS = CampaignTerms(everybody=False, reboot_windows=((79_200, 16_200),), byte_budget=5 * MIB)
 
 
 def summary(counts: dict[str, int], ended: str | None = None) -> CampaignSummary:
@@ -32,18 +33,54 @@ def attempt(**changes: object) -> AttemptSummary:
     return AttemptSummary.model_validate({"device": "gw-1", "attempt": 1} | changes)
 
 
+ASKED = CampaignStart(
+    campaign="spring",
+    release=bytes(32),
+    devices=("gw-1",),
+    reboot_windows=TERMS.reboot_windows,
+    byte_budget=TERMS.byte_budget,
+)
+
+
+def awaiting(asked: CampaignStart) -> CampaignSummary:
+    """A campaign of that name, whatever its digest covers, that waits."""
+    waits = {"approval_ends_at": 1_800_000_000, "content": asked.content}
+    return summary({"awaiting_approval": 2}).model_copy(update=waits)
+
+
 def test_a_campaign_that_waits_is_not_over_and_says_how_it_is_approved() -> None:
-    waiting = summary({"awaiting_approval": 2}).model_copy(update={"approval_ends_at": 1_800_000_000})
-    shown = CampaignView(waiting, (attempt(),))
+    waiting = awaiting(ASKED)
+    shown = CampaignView(waiting, (attempt(),), TERMS)
     assert not shown.over
     assert "awaiting_approval until 2027-01-15" in shown.heading()
     assert f"campaign approve spring {waiting.content.hex()}" in shown.table()[-1]
+    told = "\n".join(shown.table())
+    assert "for these devices" in told
+    assert f"devices reboot at 22:00-04:30 UTC, and receive at most {5 * MIB} bytes each" in told
     assert shown.approval_changed_since(None)
     assert not shown.approval_changed_since(shown)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"campaign": "autumn"}, {"release": bytes([1]) * 32}, {"devices": ("gw-1", "gw-2")}, {"devices": None},
+     {"reboot_windows": ()}, {"byte_budget": None}],
+)  # fmt: skip
+def test_a_digest_of_something_else_than_what_is_shown_is_not_to_be_approved(changes: dict[str, object]) -> None:
+    shown = CampaignView(awaiting(ASKED.model_copy(update=changes)), (attempt(),), TERMS)
+    assert not shown.is_what_the_digest_covers
+    assert shown.table()[-1].startswith("do not approve it")
+
+
+@pytest.mark.parametrize("approval", [False, True], ids=["by policy", "by wish"])
+def test_what_waits_for_all_devices_is_known_by_its_digest_too(approval: bool) -> None:
+    asked = ASKED.model_copy(update={"devices": None, "approval": approval})
+    shown = CampaignView(awaiting(asked), (attempt(),), TERMS.model_copy(update={"everybody": True}))
+    assert shown.is_what_the_digest_covers
+
+
 def view(*attempts: AttemptSummary) -> CampaignView:
-    return CampaignView(summary({"downloading": len(attempts)}), attempts)
+    return CampaignView(summary({"downloading": len(attempts)}), attempts, TERMS)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +99,7 @@ def view(*attempts: AttemptSummary) -> CampaignView:
 def test_a_campaign_is_over_when_no_device_has_anything_left_to_do(
     counts: dict[str, int], ended: str | None, over: bool
 ) -> None:
-    assert CampaignView(summary(counts, ended), ()).over is over
+    assert CampaignView(summary(counts, ended), (), TERMS).over is over
 
 
 @pytest.mark.parametrize(
@@ -79,7 +116,7 @@ def test_a_campaign_is_over_when_no_device_has_anything_left_to_do(
 def test_only_a_campaign_that_every_device_followed_is_a_success(
     counts: dict[str, int], ended: str | None, status: ExitCode
 ) -> None:
-    assert CampaignView(summary(counts, ended), ()).exit_code is status
+    assert CampaignView(summary(counts, ended), (), TERMS).exit_code is status
 
 
 def test_a_log_hears_of_each_change_once_and_of_progress_in_tenths() -> None:
@@ -126,7 +163,7 @@ def test_a_hold_stands_beside_the_state() -> None:
 
 def test_what_will_fail_is_told_below_the_devices() -> None:
     warned = summary({"waiting": 1}).model_copy(update={"warning": "1 of its devices cannot decode zstd"})
-    assert CampaignView(warned, (attempt(),)).table()[-1] == "warning: 1 of its devices cannot decode zstd"
+    assert CampaignView(warned, (attempt(),), TERMS).table()[-1] == "warning: 1 of its devices cannot decode zstd"
 
 
 def test_machines_read_the_names_of_the_documents() -> None:

@@ -14,6 +14,7 @@ from narrowboat_protocol.documents import (
     CampaignDetail,
     CampaignStart,
     CampaignSummary,
+    CampaignTerms,
     Command,
     Delivery,
     Hello,
@@ -196,7 +197,8 @@ def largest() -> Iterator[Document]:
         devices=tuple(f"gateway-{at:050}" for at in range(1000)),
         reboot_windows=windows,
     )
-    yield CampaignDetail(summary=summary, attempts=(attempt,) * 200, more=True)
+    terms = CampaignTerms(everybody=False, reboot_windows=windows, byte_budget=(1 << 40) - 1)
+    yield CampaignDetail(summary=summary, attempts=(attempt,) * 200, more=True, terms=terms)
     yield Target(component=name, release=bytes(32), payloads=(reference,) * 8)
 
 

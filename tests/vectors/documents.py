@@ -121,6 +121,7 @@ SUMMARY = doc.CampaignSummary(
     devices=2,
     content=seeded("campaign"),
 )
+TERMS = doc.CampaignTerms(everybody=False, reboot_windows=((79_200, 16_200),), byte_budget=50_000_000)
 WAITING_SUMMARY = SUMMARY.model_copy(
     update={"counts": {"awaiting_approval": 2}, "approval_ends_at": NOW + 7 * DAY},
 )
@@ -285,7 +286,7 @@ PLAIN: list[tuple[str, Document]] = [
     ("campaign summary that waits for approval", WAITING_SUMMARY),
     ("campaign summary of one that was approved", SUMMARY.model_copy(update={"approved_by": "grace"})),
     ("campaign page", doc.CampaignPage(campaigns=(SUMMARY,))),
-    ("campaign detail", doc.CampaignDetail(summary=SUMMARY, attempts=(ATTEMPT,), more=False)),
+    ("campaign detail", doc.CampaignDetail(summary=SUMMARY, attempts=(ATTEMPT,), more=False, terms=TERMS)),
     (
         "upload state",
         doc.UploadState(

@@ -152,7 +152,13 @@ def _show(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         view = ask(client, arguments.campaign)
     if arguments.json:
-        print_json({**as_json(view.summary), "attempts": [as_json(attempt) for attempt in view.attempts]})
+        print_json(
+            {
+                **as_json(view.summary),
+                "terms": as_json(view.terms),
+                "attempts": [as_json(attempt) for attempt in view.attempts],
+            }
+        )
     else:
         print("\n".join(view.table()))
     return ExitCode.OK
@@ -205,7 +211,7 @@ def ask(client: OperatorClient, campaign: str) -> CampaignView:
     while True:
         request = CampaignShow(campaign=campaign, after=after, limit=_PAGE_ATTEMPTS)
         page = client.call(request, CampaignDetail)
-        view = CampaignView(page.summary, (view.attempts if view else ()) + page.attempts)
+        view = CampaignView(page.summary, (view.attempts if view else ()) + page.attempts, page.terms)
         if not page.more or not page.attempts:
             return view
         after = page.attempts[-1].device

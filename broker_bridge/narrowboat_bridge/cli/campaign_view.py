@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrowboat_protocol.documents import AttemptSummary, CampaignSummary
+from narrowboat_protocol.documents import AttemptSummary, CampaignStart, CampaignSummary, CampaignTerms
 from narrowboat_protocol.documents.results import AWAITING_APPROVAL, WAITING
 from narrowboat_protocol.states import State
 
@@ -31,6 +31,7 @@ class CampaignView:
 
     summary: CampaignSummary
     attempts: tuple[AttemptSummary, ...]
+    terms: CampaignTerms
 
     @property
     def over(self) -> bool:
@@ -56,8 +57,38 @@ class CampaignView:
 
     def table(self) -> list[str]:
         warning = [f"warning: {self.summary.warning}"] if self.summary.warning is not None else []
-        advice = [approval_advice(self.summary)] if self.summary.approval_ends_at is not None else []
+        advice = [*self._terms_lines(), self._advice()] if self.summary.approval_ends_at is not None else []
         return [self.heading(), *table_lines(_HEADINGS, map(_row, self.attempts)), *warning, *advice]
+
+    @property
+    def is_what_the_digest_covers(self) -> bool:
+        """Whether this view of a campaign that waits, with all of its devices, is what an approval would name."""
+        devices = None if self.terms.everybody else tuple(attempt.device for attempt in self.attempts) or None
+        asked = CampaignStart(
+            campaign=self.summary.name,
+            release=self.summary.release,
+            devices=devices,
+            reboot_windows=self.terms.reboot_windows,
+            byte_budget=self.terms.byte_budget,
+        )
+        by_policy_or_wish = (asked, asked.model_copy(update={"approval": True}))
+        return self.summary.content in [each.content for each in by_policy_or_wish]
+
+    def _terms_lines(self) -> list[str]:
+        """What an approval lets begin, beside what the table shows."""
+        terms = self.terms
+        windows = ", ".join(f"{_clock(begin)}-{_clock(end)} UTC" for begin, end in terms.reboot_windows)
+        budget = "any number of" if terms.byte_budget is None else f"at most {terms.byte_budget}"
+        return [
+            f"release {self.summary.release.hex()}",
+            "for all devices of its hardware, those that come later too" if terms.everybody else "for these devices",
+            f"devices reboot at {windows or 'any time'}, and receive {budget} bytes each",
+        ]
+
+    def _advice(self) -> str:
+        if self.is_what_the_digest_covers:
+            return approval_advice(self.summary)
+        return "do not approve it: its digest covers something else than what you see"
 
     def heading(self) -> str:
         """Where it stands as a whole, in a line."""
@@ -85,6 +116,10 @@ def attempt_line(attempt: AttemptSummary) -> str:
         done = f"{human_bytes(attempt.done_bytes)} of {human_bytes(attempt.total_bytes)}"
         parts.append(f"{percent(attempt.done_bytes, attempt.total_bytes).strip()}, {done}, wire {wire_text(attempt)}")
     return ", ".join(part for part in (*parts, attempt_reason(attempt)) if part)
+
+
+def _clock(second_of_day: int) -> str:
+    return f"{second_of_day // 3600:02}:{second_of_day // 60 % 60:02}"
 
 
 def _gist(attempt: AttemptSummary) -> tuple[object, ...]:

@@ -8,7 +8,6 @@ what was expected.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from narrowboat_protocol.documents import (
@@ -112,7 +111,7 @@ class Operations:
             started_at=now.wall_s,
             started_by=sight.operator,
             starter_kid=command.kid,
-            content=_content_of(request),
+            content=request.content,
         )
         if request.approval or needs_approval(wanted, command.approval_over):
             wanted = replace(wanted, approval_ends_at=now.wall_s + APPROVAL_LIFE_S)
@@ -193,12 +192,6 @@ class Operations:
                     self._changes.put_attempt(replace(attempt, withdrawn=True), turn)
                     self._changes.schedule.at(attempt.device, now.monotonic_s)
         return views.campaign_summary(sight, campaign)
-
-
-def _content_of(request: CampaignStart) -> bytes:
-    """The digest of what is asked for, in whatever order the devices were named."""
-    devices = None if request.devices is None else tuple(sorted(set(request.devices)))
-    return hashlib.sha256(request.model_copy(update={"devices": devices}).encode()).digest()
 
 
 def _unknown_device(name: str) -> Refusal:

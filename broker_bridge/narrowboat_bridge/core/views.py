@@ -15,6 +15,7 @@ from narrowboat_protocol.documents import (
     CampaignDetail,
     CampaignPage,
     CampaignSummary,
+    CampaignTerms,
     ClaimPage,
     ClaimSummary,
     DeviceDetail,
@@ -90,7 +91,12 @@ def campaign_detail(sight: Sight, campaign: Campaign, after: str | None, limit: 
     rest = [attempt for attempt in ordered if after is None or attempt.device > after]
     shown = fitting(map(attempt_summary, rest[:limit]))
     summary = campaign_summary(sight, campaign, failures_ahead(sight, campaign))
-    return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest))
+    terms = CampaignTerms(
+        everybody=campaign.devices is None,
+        reboot_windows=campaign.reboot_windows,
+        byte_budget=campaign.byte_budget,
+    )
+    return CampaignDetail(summary=summary, attempts=shown, more=len(shown) < len(rest), terms=terms)
 
 
 def campaign_page(sight: Sight) -> CampaignPage:

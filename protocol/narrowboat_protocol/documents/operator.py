@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 
@@ -184,6 +185,12 @@ class CampaignStart(Request):
     byte_budget: Size | None = key(5, None)
     approval: bool = key(6, default=False)
     """Wait until another operator approves it."""
+
+    @property
+    def content(self) -> bytes:
+        """SHA-256 of what is asked for, in whatever order the devices are named: what an approval names."""
+        devices = None if self.devices is None else tuple(sorted(set(self.devices)))
+        return hashlib.sha256(self.model_copy(update={"devices": devices}).encode()).digest()
 
 
 class CampaignShow(Request):

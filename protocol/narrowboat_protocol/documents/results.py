@@ -10,6 +10,7 @@ from pydantic import Field
 from ..errors import Reason
 from ..model import AS_TUPLE, Document, as_enum, key
 from ..states import HoldReason, State
+from .director import Window
 from .fields import Counter, Digest, Name, Seconds, Size, Text, Version
 from .operator import Verb
 
@@ -87,10 +88,20 @@ class CampaignPage(Document):
     campaigns: Annotated[tuple[CampaignSummary, ...], AS_TUPLE] = key(1, max_length=200)
 
 
+class CampaignTerms(Document):
+    """What was asked for beside name, release and devices; `content` covers it."""
+
+    everybody: bool = key(1)
+    """It is for all devices of the release's hardware classes, those that come later too."""
+    reboot_windows: Annotated[tuple[Window, ...], AS_TUPLE] = key(2, (), max_length=8)
+    byte_budget: Size | None = key(3, None)
+
+
 class CampaignDetail(Document):
     summary: CampaignSummary = key(1)
     attempts: Annotated[tuple[AttemptSummary, ...], AS_TUPLE] = key(2, max_length=200)
     more: bool = key(3)
+    terms: CampaignTerms = key(4)
 
 
 class ReleaseSummary(Document):
