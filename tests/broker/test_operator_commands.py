@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from narrowboat_bridge.cli.audit import PAGE_ENTRIES
 from narrowboat_bridge.cli.client import OperatorClient
 from narrowboat_protocol.documents import CampaignAbort, CampaignSummary
 from narrowboat_protocol.errors import PeerError
@@ -192,14 +193,14 @@ def test_the_log_is_read_over_the_broker_and_a_bridge_whose_log_was_altered_is_f
     desk: Desk, pushed: Path
 ) -> None:
     with OperatorClient(desk.configuration("operator"), None, 10) as client:
-        for number in range(3):
+        for number in range(PAGE_ENTRIES + 1):
             with pytest.raises(PeerError, match="unknown_campaign"):
                 client.call(CampaignAbort(campaign=f"none-{number}"), CampaignSummary)
     told = desk.type("audit", "export", "--from-bridge")
     assert told.status == 0, told.err
     kept = run("audit", "export", "--fleet", desk.fleet.path)
     assert told.out == kept.out
-    assert len(told.out.splitlines()) > 3
+    assert len(told.out.splitlines()) > PAGE_ENTRIES
     head = json.loads(run("audit", "verify", "--fleet", desk.fleet.path, "--json").out)["head"]
     assert json.loads(desk.type("audit", "verify", "--from-bridge", "--head", head, "--json").out)["head"] == head
     refused = desk.type("audit", "export", "--from-bridge", operator="viewer")

@@ -37,7 +37,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _LINE_BYTES_MAX = 16 * ENTRY_BYTES_MAX
 _TIME_END_S = 1 << 37
 _HEAD_DIGITS_MAX = 15
-_PAGE_ENTRIES = 200
+PAGE_ENTRIES = 200
 _ENTRIES = "SELECT sequence, content, hash FROM audit ORDER BY sequence"
 
 
@@ -103,7 +103,7 @@ def _told(client: OperatorClient) -> _Entries:
     """What the bridge tells, page by page: the next page is asked for when this one was used up."""
 
     def page_after(last: AuditLink | None) -> tuple[Sequence[AuditLink], bool]:
-        page = client.call(AuditList(after=last.sequence if last else 0, limit=_PAGE_ENTRIES), AuditPage)
+        page = client.call(AuditList(after=last.sequence if last else 0, limit=PAGE_ENTRIES), AuditPage)
         return page.entries, page.more
 
     for link in every(page_after):
