@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,6 +250,23 @@ def test_another_implementation_verifies_what_we_sign(key: PrivateKey) -> None:
     protected, _, _, signature = block.value
     to_be_signed = encode(["Signature1", protected, AAD, b"content"])
     cwt.COSEKey.from_pem(key.public.to_pem()).verify(to_be_signed, signature)
+
+
+def test_openssl_verifies_what_we_sign(key: PrivateKey, tmp_path: Path) -> None:
+    """And refuses the same signature over anything else."""
+    protected, _, _, signature = cbor2.loads(sign1(key, b"content", external_aad=AAD)).value
+    if key.public.algorithm is Algorithm.ESP256:
+        half = len(signature) // 2
+        signature = encode_dss_signature(*(int.from_bytes(part) for part in (signature[:half], signature[half:])))
+    public, signed, beside = (tmp_path / name for name in ("public.pem", "signature", "content"))
+    public.write_bytes(key.public.to_pem())
+    signed.write_bytes(signature)
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin"]
+    command += ["-in", str(beside), "-sigfile", str(signed)]
+    for content, verifies in ((b"content", True), (b"another", False)):
+        beside.write_bytes(encode(["Signature1", protected, AAD, content]))
+        told = subprocess.run(command, capture_output=True, check=False)
+        assert (told.returncode == 0) is verifies, told.stderr
 
 
 def test_a_key_shows_nothing_of_itself(key: PrivateKey) -> None:
