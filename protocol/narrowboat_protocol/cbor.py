@@ -30,8 +30,8 @@ _FALSE, _TRUE, _NULL = 20, 21, 22
 _SCALARS = frozenset({int, bytes, str, bool, type(None)})
 """What holds nothing else: most of what is walked, and told by its type alone."""
 _NO_TAGS: frozenset[int] = frozenset()
-_TAGS_WRITTEN = frozenset({18, 107})
-"""COSE_Sign1 and the SUIT envelope."""
+_TAGS_WRITTEN = frozenset({18, 96, 107})
+"""COSE_Sign1, COSE_Encrypt and the SUIT envelope."""
 
 
 def encode(value: object) -> bytes:

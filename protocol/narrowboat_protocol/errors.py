@@ -40,6 +40,7 @@ class Reason(StrEnum):
     BAD_BLOCK = "bad_block"
     BAD_FRAME = "bad_frame"
     UNSUPPORTED_CODEC = "unsupported_codec"
+    NO_KEY = "no_key"
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_CONTRADICTS_RELEASE = "image_contradicts_release"
     NO_SOURCE = "no_source"

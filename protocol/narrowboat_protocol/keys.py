@@ -78,6 +78,12 @@ class PublicKey:
         """The COSE_Key as a map, for embedding in a document."""
         return _members(self._key)
 
+    def to_p256(self) -> ec.EllipticCurvePublicKey:
+        """The key as the cryptography library has it, to agree with. Raises `DocumentError` if it is no P-256 key."""
+        if isinstance(self._key, ed25519.Ed25519PublicKey):
+            raise _bad_key("a P-256 key, with which secrets can be agreed on")
+        return self._key
+
     def to_pem(self) -> bytes:
         return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 

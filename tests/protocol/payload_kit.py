@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from narrowboat_protocol.errors import PayloadError, Reason
 from narrowboat_protocol.limits import Limits
-from narrowboat_protocol.payload import Codec, Frame, FrameStream, Head, PayloadWriter, Prologue, encode_head
+from narrowboat_protocol.payload import (
+    Codec,
+    Frame,
+    FrameStream,
+    Head,
+    PayloadCipher,
+    PayloadWriter,
+    Prologue,
+    encode_head,
+)
+from narrowboat_protocol.suit import ContentKey
 from narrowboat_protocol.tree import Tree
 
 if sys.version_info >= (3, 14):
@@ -35,16 +45,25 @@ CODECS = list(Codec)
 TEXT = b"a narrow link that keeps breaking; " * 40
 
 
-def write(image: bytes, codec: Codec = Codec.ZSTD, limits: Limits = LIMITS) -> tuple[Prologue, bytes]:
+def write(
+    image: bytes, codec: Codec = Codec.ZSTD, limits: Limits = LIMITS, content_key: ContentKey | None = None
+) -> tuple[Prologue, bytes]:
     """Return the prologue and the whole payload of an image."""
-    writer = PayloadWriter(limits, codec)
+    writer = PayloadWriter(limits, codec, content_key=content_key)
     frames = b"".join(writer.encode([image]))
     prologue = writer.prologue()
     return prologue, prologue.head + prologue.layer + prologue.leaves + frames
 
 
-def read(head: Head, payload: bytes, block_bytes: int, first_frame: int = 0, limits: Limits = LIMITS) -> bytes:
-    stream = FrameStream(head, limits, first_frame)
+def read(
+    head: Head,
+    payload: bytes,
+    block_bytes: int,
+    first_frame: int = 0,
+    limits: Limits = LIMITS,
+    cipher: PayloadCipher | None = None,
+) -> bytes:
+    stream = FrameStream(head, limits, first_frame, cipher=cipher)
     image = bytearray()
     while stream.next_offset < len(payload):
         offset = stream.next_offset

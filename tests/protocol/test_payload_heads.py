@@ -81,7 +81,9 @@ FIELDS: dict[int, Any] = {1: 1, 2: 0, 3: DIGEST, 4: [-16, 6, 512, DIGEST], 5: TW
         ({5: "text"}, Reason.BAD_HEAD),
         ({5: entry(3, 4, 256) + entry(1, 4, 10)}, Reason.UNSUPPORTED_CODEC),
         ({5: entry(255, 4, 256) + entry(1, 4, 10)}, Reason.UNSUPPORTED_CODEC),
-        ({6: 0}, Reason.BAD_HEAD),
+        ({6: 0}, Reason.UNSUPPORTED_CODEC),
+        ({6: 1}, Reason.UNSUPPORTED_CODEC),
+        ({7: 0}, Reason.BAD_HEAD),
     ],
     ids=repr,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import cbor2
 import pycddl
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from narrowboat_protocol import documents
 from narrowboat_protocol.cbor import decode, encode
@@ -17,11 +18,19 @@ from narrowboat_protocol.errors import NarrowboatError, PayloadError, Reason
 from narrowboat_protocol.keys import PublicKey, public_key_from_cbor
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import Document
-from narrowboat_protocol.payload import Codec, Frame, FrameStream, decode_frame, parse_head
+from narrowboat_protocol.payload import (
+    Codec,
+    Frame,
+    FrameStream,
+    PayloadCipher,
+    check_hashes,
+    decode_frame,
+    parse_head,
+)
 from narrowboat_protocol.payload.codecs import decompress_frame
 from narrowboat_protocol.release_file import ReleaseFileLayout, read_layout
 from narrowboat_protocol.states import HoldReason, State
-from narrowboat_protocol.suit import open_release
+from narrowboat_protocol.suit import AgreementKey, open_release, unseal
 from narrowboat_protocol.topics import parse_topic
 from narrowboat_protocol.transfer import FetchRequest, decode_block
 from narrowboat_protocol.tree import Tree, check_layer, check_leaves
@@ -216,6 +225,41 @@ def test_a_payload_decodes_to_its_image(case: dict[str, Any]) -> None:
     frames = stream.feed(head.frames_offset, payload[head.frames_offset :])
     assert b"".join(image for _, image in frames).hex() == case["image"]
     assert described_by("Payload-Head", payload[: case["head_size"]])
+
+
+def test_an_encrypted_payload_decodes_to_its_image() -> None:
+    vectors = VECTORS["encryption.json"]
+    info, payload = bytes.fromhex(vectors["encryption_info"]), bytes.fromhex(vectors["payload"])
+    content = unseal(info, recipient_of(vectors))
+    assert (content.key.hex(), content.iv.hex()) == (vectors["content_key"], vectors["iv"])
+    head = parse_head(payload[: vectors["head_size"]], DEFAULT_LIMITS)
+    cipher = PayloadCipher(content, vectors["head_size"])
+    check_hashes(head, head.tree, lambda offset, length: payload[offset : offset + length], DEFAULT_LIMITS, cipher)
+    stream = FrameStream(head, DEFAULT_LIMITS, cipher=cipher)
+    frames = stream.feed(head.frames_offset, payload[head.frames_offset :])
+    assert b"".join(image for _, image in frames).hex() == vectors["image"]
+    assert described_by("Payload-Head", payload[: vectors["head_size"]])
+    assert described_by("Encryption-Info", info)
+    for protected, _, _ in cbor2.loads(info).value[3]:
+        assert described_by("Recipient-Protected", protected)
+
+
+def recipient_of(vectors: dict[str, Any]) -> AgreementKey:
+    key = AgreementKey(ec.derive_private_key(int(vectors["private_key"], 16), ec.SECP256R1()))
+    assert (key.public.cose_key.hex(), key.public.kid.hex()) == (vectors["cose_key"], vectors["kid"])
+    assert described_by("Agreement-Key", key.public.cose_key)
+    return key
+
+
+@pytest.mark.parametrize("case", VECTORS["encryption.json"]["refused"], ids=lambda case: case["name"])
+def test_a_refused_encryption_info_is_not_opened(case: dict[str, str]) -> None:
+    info = bytes.fromhex(case["encryption_info"])
+    with pytest.raises(NarrowboatError) as caught:
+        unseal(info, recipient_of(VECTORS["encryption.json"]))
+    assert caught.value.reason == case["refused"]
+    # The curve; Recipient-Protected; pycddl counts no items of an array that is not of documents.
+    elsewhere = {"an ephemeral key off the curve", "a recipient by A128KW alone", "seventeen recipients"}
+    assert described_by("Encryption-Info", info) == (case["refused"] == Reason.NO_KEY or case["name"] in elsewhere)
 
 
 @pytest.mark.parametrize("case", VECTORS["payloads.json"]["refused"], ids=lambda case: case["name"])

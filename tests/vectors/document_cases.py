@@ -61,6 +61,12 @@ def refused_documents() -> Iterable[Vectors]:
         ("an empty chain of roots", PLAIN[0][1], {1: []}, Reason.BAD_DOCUMENT),
         ("five roots in a chain", PLAIN[0][1], {1: [b"root"] * 5}, Reason.BAD_DOCUMENT),
         ("an empty certificate", HELLO, HELLO.to_cbor() | {6: b""}, Reason.BAD_DOCUMENT),
+        (
+            "an agreement key that only signs",
+            HELLO,
+            HELLO.to_cbor() | {18: DEVICE.public.to_cbor()},
+            Reason.BAD_DOCUMENT,
+        ),
         ("a hold of another word", EVENT, EVENT.to_cbor() | {8: "weather"}, Reason.BAD_DOCUMENT),
         ("an event for a reason of another word", EVENT, EVENT.to_cbor() | {12: "because"}, Reason.BAD_DOCUMENT),
         ("an argument below 0", COMMAND, COMMAND.to_cbor() | {6: {-1: 0}}, Reason.BAD_DOCUMENT),

@@ -12,6 +12,7 @@ from narrowboat_protocol.states import HoldReason, State
 from narrowboat_protocol.suit import class_id, vendor_id
 from narrowboat_protocol.transfer import FetchRequest
 
+from .encryption import INFO, RECIPIENT
 from .seeds import (
     DAY,
     DEVICE,
@@ -64,6 +65,17 @@ ASSIGNMENT = doc.Assignment(
     campaign="spring",
     reboot_windows=((3600, 7200), (82_800, 1800)),
     byte_budget=20_000_000,
+)
+ENCRYPTED = ASSIGNMENT.model_copy(
+    update={
+        "targets": (
+            doc.Target(
+                component="rootfs",
+                release=seeded("release"),
+                payloads=(PAYLOAD.model_copy(update={"encryption": INFO}),),
+            ),
+        )
+    }
 )
 HELLO = doc.Hello(
     device="gw-1",
@@ -171,7 +183,9 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
         ASSIGNMENT.model_copy(update={"targets": (), "campaign": None, "reboot_windows": (), "byte_budget": None}),
         ROLES[doc.RoleName.DIRECTOR],
     ),
+    ("assignment of an encrypted payload", ENCRYPTED, ROLES[doc.RoleName.DIRECTOR]),
     ("hello", HELLO, DEVICE),
+    ("hello with an agreement key", HELLO.model_copy(update={"agreement_key": RECIPIENT.public.to_cbor()}), DEVICE),
     ("hello of a new device", HELLO.model_copy(update={"challenge": None, "state": None}), DEVICE),
     ("report with a hold", REPORT, DEVICE),
     ("terminal report", FAILED, DEVICE),

@@ -19,6 +19,7 @@ from narrowboat_protocol.transfer import Block
 
 from .document_cases import documents_file
 from .documents import FLEET_ID, REPORT
+from .encryption import encryption_file
 from .images import payloads_file, trees_file
 from .releases import release_files_file, releases_file
 from .seeds import Vectors, ed25519_key, p256_key, seeded
@@ -153,6 +154,7 @@ def blocks_file() -> Vectors:
 FILES: dict[str, Callable[[], Vectors]] = {
     "blocks.json": blocks_file,
     "documents.json": documents_file,
+    "encryption.json": encryption_file,
     "keys.json": keys_file,
     "payloads.json": payloads_file,
     "release_files.json": release_files_file,

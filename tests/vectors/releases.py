@@ -158,11 +158,15 @@ def release_files_file() -> Vectors:
         "no payload": (MAGIC + bytes(8) + trailer, Reason.BAD_DOCUMENT),
         "a payload longer than the file": (MAGIC + (len(good)).to_bytes(8, "big") + good[16:], Reason.BAD_DOCUMENT),
         "a payload longer than any": (MAGIC + b"\xff" * 8 + good[16:], Reason.BAD_DOCUMENT),
-        "no envelope": (header + payload + bytes(4), Reason.BAD_DOCUMENT),
+        "no envelope": (header + payload + bytes(8), Reason.BAD_DOCUMENT),
+        "an encryption info longer than any": (
+            header + payload + (4097).to_bytes(4, "big") + trailer[4:8] + bytes(4097) + envelope,
+            Reason.BAD_DOCUMENT,
+        ),
         "an envelope cut short": (good[:-1], Reason.BAD_DOCUMENT),
         "a byte after the envelope": (good + b"\0", Reason.BAD_DOCUMENT),
         "an envelope longer than any": (
-            header + payload + (16_385).to_bytes(4, "big") + bytes(16_385 - 16_000),
+            header + payload + bytes(4) + (16_385).to_bytes(4, "big") + bytes(16_385 - 16_000),
             Reason.BAD_DOCUMENT,
         ),
         "cut in its header": (good[:15], Reason.BAD_DOCUMENT),

@@ -35,6 +35,8 @@ class ReleaseFile:
         self._descriptor = file.fileno()
         self.limits = limits
         self.layout = read_layout(self.read_at, os.fstat(self._descriptor).st_size, limits)
+        self.encryption = self.read_at(self.layout.info_offset, self.layout.info_length)
+        """The encryption info; empty if there is none."""
         self.envelope_data = self.read_at(self.layout.envelope_offset, self.layout.envelope_length)
         self.envelope: Envelope = parse_envelope(self.envelope_data, limits)
         self.manifest: Manifest = read_manifest(self.envelope.manifest, limits)
@@ -63,7 +65,7 @@ class ReleaseFile:
         end = self.layout.trailer_offset
         starts = range(0, end, COPY_BYTES)
         target.writelines(self.read_at(start, min(COPY_BYTES, end - start)) for start in starts)
-        target.write(encode_trailer(envelope, self.limits))
+        target.write(encode_trailer(envelope, self.limits, self.encryption))
 
 
 @contextmanager
@@ -80,10 +82,10 @@ def open_release_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[R
 def replace_envelope(path: Path, envelope: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
     """Put another envelope into the release file at `path`."""
     with path.open("r+b") as file:
-        layout = ReleaseFile(file, limits).layout
-        trailer = encode_trailer(envelope, limits)
-        os.pwrite(file.fileno(), trailer, layout.trailer_offset)
-        file.truncate(layout.trailer_offset + len(trailer))
+        before = ReleaseFile(file, limits)
+        trailer = encode_trailer(envelope, limits, before.encryption)
+        os.pwrite(file.fileno(), trailer, before.layout.trailer_offset)
+        file.truncate(before.layout.trailer_offset + len(trailer))
         os.fsync(file.fileno())
 
 

@@ -132,7 +132,8 @@ class Release:
     @property
     def file_size_bytes(self) -> int:
         """The size of that file, which is payload and envelope in a fixed frame."""
-        return HEADER_BYTES + self.payload.size + TRAILER_BYTES + len(self.envelope)
+        info = self.payload.encryption or b""
+        return HEADER_BYTES + len(info) + self.payload.size + TRAILER_BYTES + len(self.envelope)
 
     def is_for(self, device: Device) -> bool:
         """True if it is made for this device's component and hardware."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..errors import Reason
+from ..errors import DocumentError, Reason
+from ..keys import public_key_from_cbor
 from ..limits import KIB
-from ..model import AS_TUPLE, Document, as_enum, key
+from ..model import AS_TUPLE, Document, as_enum, key, refusal
 from ..states import HoldReason, State
-from .fields import Certificate, Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid, Version
+from .fields import Certificate, CoseKey, Counter, Digest, Name, Nonce, Seconds, Size, Text, Uuid, Version
 from .signed import SignedModel
 
 BootPair = Annotated[tuple[Counter, Counter], AS_TUPLE]
@@ -59,6 +60,18 @@ class Hello(SignedModel):
     """The answer to the challenge of the last Ack."""
     state: Annotated[State, as_enum(State)] | None = key(17, None)
     """Where the newest attempt stands, by assignment or from a file, ended or not. It tells a trial from what stays."""
+    agreement_key: CoseKey | None = key(18, None)
+    """The P-256 key to which the keys of encrypted payloads are sealed for this device, if it has one."""
+
+    @field_validator("agreement_key")
+    @classmethod
+    def _agrees(cls, value: dict[int, object] | None) -> dict[int, object] | None:
+        if value is not None:
+            try:
+                public_key_from_cbor(value).to_p256()
+            except DocumentError:
+                raise refusal("an agreement key must be a P-256 key") from None
+        return value
 
 
 class Hold(Document):

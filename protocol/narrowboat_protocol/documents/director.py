@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from ..limits import DEFAULT_LIMITS
 from ..model import AS_TUPLE, Document, key, refusal
+from ..suit.encryption import INFO_BYTES_MAX
 from .fields import Counter, Digest, Name, Nonce, Seconds, Size
 from .signed import SignedModel
 
@@ -30,6 +31,8 @@ class PayloadReference(Document):
     head_size: int = key(4, ge=1, le=DEFAULT_LIMITS.head_bytes_max)
     head_sha256: Digest = key(5)
     sources: Annotated[tuple[Source, ...], AS_TUPLE] = key(6, (SOURCE_MQTT,), min_length=1, max_length=8)
+    encryption: bytes | None = key(7, None, min_length=1, max_length=INFO_BYTES_MAX)
+    """A SUIT_Encryption_Info with the key of the payload, sealed to this device; absent if it is not encrypted."""
 
 
 class Target(Document):

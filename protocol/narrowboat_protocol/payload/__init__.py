@@ -1,11 +1,12 @@
 """The payload format: one file that encodes an image for the wire, readable in ranges and in order.
 
 `codecs` bounds what a frame may do, `head` says where frames lie, `writer` makes payloads, `reader`
-turns them back into an image, and `proof` checks them without doing so.
+turns them back into an image, `proof` checks them without doing so, and `cipher` keeps them from others.
 """
 
 from __future__ import annotations
 
+from .cipher import PayloadCipher
 from .codecs import Codec, available_codecs
 from .head import (
     HEAD_START_BYTES,
@@ -29,6 +30,7 @@ __all__ = [
     "FrameStream",
     "Head",
     "Kind",
+    "PayloadCipher",
     "PayloadWriter",
     "Prologue",
     "available_codecs",

@@ -2,21 +2,22 @@
 
 A payload is `head || layer || leaves || frames`. The head is deterministic CBOR,
 
-    {1: format, 2: kind, 3: SHA-256 of the image, 4: tree, 5: index}
+    {1: format, 2: kind, 3: SHA-256 of the image, 4: tree, 5: index, ? 6: cipher}
 
 and the index is a byte string of packed entries of 15 bytes, one a frame, in order: codec u8, chunk count
 u16, encoded length u32, big-endian, and the first 8 bytes of the SHA-256 of the encoded frame. Frames
 follow each other without gaps and cover each chunk once, so an entry needs no offset: two prefix sums, 16
 bytes a frame, find the frame of a chunk and of a byte. Entries become `Frame` objects one at a time, when
-asked for.
+asked for. With a cipher, which can only be A128CTR, everything behind the head is encrypted (see `cipher`), and the
+index hashes frames as they travel.
 
 A head is a hint. Everything that a reader allocates or loops over is checked here, so no later code looks
 at a bound again; what it says about the image (`tree`, `image_sha256`) the caller compares with the signed
 release.
 
-The index comes last, so the first hundred bytes give the length of the head (`measure_head`), which
-nothing else in a payload states. The same look guards memory: four MiB of hostile CBOR could become two
-hundred MiB of empty lists, and a head is read from files that nobody vouched for. What does not begin like
+The index comes last but for what always looks the same, so the first hundred bytes give the length of the head
+(`measure_head`), which nothing else in a payload states. The same look guards memory: four MiB of hostile CBOR could
+become two hundred MiB of empty lists, and a head is read from files that nobody vouched for. What does not begin like
 a head, with one byte string as the rest, never reaches the decoder.
 """
 
@@ -27,12 +28,14 @@ import re
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .. import cbor
 from ..errors import DocumentError, EncodingError, PayloadError, Reason, UsageError
 from ..limits import Limits
+from ..suit.numbers import A128CTR
 from ..tree import HASH_BYTES, Tree
 from .codecs import Codec
 
@@ -45,8 +48,10 @@ _HASH8_BYTES = 8
 _CODECS = frozenset(Codec)
 _DEPTH_MAX = 2
 
+_CIPHER_MEMBER = b"\x06\x39\xff\xfd"
+"""The last member of the head of an encrypted payload: 6, -65534."""
 _START = re.compile(
-    rb"\xa5\x01[\x00-\x17]\x02[\x00-\x17]\x03\x58\x20.{32}"
+    rb"(?P<members>[\xa5\xa6])\x01[\x00-\x17]\x02[\x00-\x17]\x03\x58\x20.{32}"
     rb"\x04\x84\x2f[\x00-\x17](?:[\x00-\x17]|\x18.|\x19.{2}|\x1a.{4}|\x1b.{8})\x58\x20.{32}"
     rb"\x05(?P<index_head>[\x40-\x57]|\x58.|\x59.{2}|\x5a.{4})",
     re.DOTALL,
@@ -84,6 +89,7 @@ class Head:
     image_sha256: bytes
     tree: Tree
     index: bytes = field(repr=False)
+    encrypted: bool
     layer_offset: int
     leaves_offset: int
     frames_offset: int
@@ -137,9 +143,10 @@ def pack_entry(codec: Codec, chunk_count: int, encoded: bytes) -> bytes:
     return _ENTRY.pack(codec, chunk_count, len(encoded), hash8(encoded))
 
 
-def encode_head(image_sha256: bytes, tree: Tree, index: bytes) -> bytes:
+def encode_head(image_sha256: bytes, tree: Tree, index: bytes, *, encrypted: bool = False) -> bytes:
     """Encode the head of a full payload."""
-    return cbor.encode({1: FORMAT, 2: Kind.FULL.value, 3: image_sha256, 4: tree.to_cbor(), 5: index})
+    members: dict[int, object] = {1: FORMAT, 2: Kind.FULL.value, 3: image_sha256, 4: tree.to_cbor(), 5: index}
+    return cbor.encode(members | {6: A128CTR} if encrypted else members)
 
 
 def payload_bytes_max(limits: Limits) -> int:
@@ -155,7 +162,7 @@ def measure_head(start: bytes, limits: Limits) -> int:
         raise _refused("expected the start of a payload head, got other bytes; is this a payload?")
     index_head = match["index_head"]
     index_length = int.from_bytes(index_head[1:], "big") if len(index_head) > 1 else index_head[0] & 0x1F
-    length: int = match.end() + index_length
+    length: int = match.end() + index_length + (len(_CIPHER_MEMBER) if match["members"] == b"\xa6" else 0)
     if length > limits.head_bytes_max:
         raise _refused(f"expected at most {limits.head_bytes_max} bytes, got {length}")
     return length
@@ -167,14 +174,15 @@ def parse_head(data: bytes, limits: Limits) -> Head:
     try:
         fields = cbor.decode(data, max_bytes=limits.head_bytes_max, max_depth=_DEPTH_MAX)
         match fields:
-            case {1: int(number), 2: int(kind), 3: bytes(image_sha256), 4: tree_tuple, 5: bytes(index)}:
+            case {1: int(number), 2: int(kind), 3: bytes(image_sha256), 4: tree_tuple, 5: bytes(index), **others}:
                 _check_format_and_kind(number, kind)
+                encrypted = _is_encrypted(others)
                 tree = Tree.from_cbor(tree_tuple, limits)
             case _:
                 raise _refused("expected format, kind, SHA-256, tree and index, got other types")
     except (EncodingError, DocumentError) as error:
         raise _refused(str(error)) from None
-    return _checked_head(len(data), image_sha256, tree, index, limits)
+    return _checked_head(len(data), image_sha256, tree, index, limits, encrypted=encrypted)
 
 
 def _refused(what: str) -> PayloadError:
@@ -197,7 +205,22 @@ def _check_format_and_kind(format_number: int, kind: int) -> None:
         raise _refused(f"expected kind {Kind.FULL} (full) or {Kind.DELTA} (delta), got {kind}")
 
 
-def _checked_head(length: int, image_sha256: bytes, tree: Tree, index: bytes, limits: Limits) -> Head:
+def _is_encrypted(others: Mapping[object, object]) -> bool:
+    if not others:
+        return False
+    if set(others) != {6}:
+        raise _refused("expected a cipher at most behind the index, got another member")
+    if others[6] == A128CTR:
+        return True
+    raise PayloadError(
+        Reason.UNSUPPORTED_CODEC,
+        f"payload head: expected cipher {A128CTR} (A128CTR) or none, got another; update this software first",
+    )
+
+
+def _checked_head(
+    length: int, image_sha256: bytes, tree: Tree, index: bytes, limits: Limits, *, encrypted: bool
+) -> Head:
     if not index or len(index) % _ENTRY.size:
         raise _refused(f"expected an index of {_ENTRY.size} bytes a frame, got {len(index)} bytes")
     first_chunks, ends = array("Q"), array("Q")
@@ -217,13 +240,14 @@ def _checked_head(length: int, image_sha256: bytes, tree: Tree, index: bytes, li
     leaves_offset = length + layer_bytes
     frames_offset = leaves_offset + tree.chunk_count * HASH_BYTES
     tables_bytes = len(index) + len(first_chunks) * first_chunks.itemsize + len(ends) * ends.itemsize
-    working_bytes = _working_bytes(encoded_max, image_max, limits)
+    working_bytes = _working_bytes(encoded_max, image_max, limits) + (encoded_max if encrypted else 0)
     return Head(
         format=FORMAT,
         kind=Kind.FULL,
         image_sha256=image_sha256,
         tree=tree,
         index=index,
+        encrypted=encrypted,
         layer_offset=length,
         leaves_offset=leaves_offset,
         frames_offset=frames_offset,

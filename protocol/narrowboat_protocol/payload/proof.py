@@ -1,7 +1,8 @@
 """Proving a payload without decoding it: its hashes against the signed tree, its frames against its index.
 
 That finds every byte that was damaged or forged since the payload was made, at the cost of one SHA-256 over it, and
-needs neither codecs nor room for a frame, so a server can do it with whatever it is sent. What it does not find is a
+needs neither codecs nor room for a frame, so a server can do it with whatever it is sent. Of an encrypted payload, the
+hashes take the key; frames are hashed as they travel. What it does not find is a
 payload that was made wrong: frames with the right hashes that decode to another image. Whoever builds a release finds
 that by decoding it.
 """
@@ -14,16 +15,24 @@ from collections.abc import Callable
 from ..errors import PayloadError, Reason
 from ..limits import Limits
 from ..tree import HASH_BYTES, Tree, check_layer, check_leaves
+from .cipher import PayloadCipher
 from .head import Head
 
 
-def check_hashes(head: Head, tree: Tree, read: Callable[[int, int], bytes], limits: Limits) -> None:
+def check_hashes(
+    head: Head, tree: Tree, read: Callable[[int, int], bytes], limits: Limits, cipher: PayloadCipher | None = None
+) -> None:
     """Check layer and leaves, which `read` gives by offset and length. Raises `PayloadError`."""
-    layer = read(head.layer_offset, head.leaves_offset - head.layer_offset)
+
+    def plain(offset: int, length: int) -> bytes:
+        data = read(offset, length)
+        return data if cipher is None else cipher.apply(offset, data)
+
+    layer = plain(head.layer_offset, head.leaves_offset - head.layer_offset)
     check_layer(tree, layer, limits)
     for subtree in range(tree.subtree_count(limits)):
         first_chunk, chunk_count = tree.subtree_span(subtree, limits)
-        leaves = read(head.leaves_offset + first_chunk * HASH_BYTES, chunk_count * HASH_BYTES)
+        leaves = plain(head.leaves_offset + first_chunk * HASH_BYTES, chunk_count * HASH_BYTES)
         check_leaves(tree, layer, subtree, leaves, limits)
 
 

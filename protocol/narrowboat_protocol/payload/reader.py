@@ -9,7 +9,8 @@ and go, and `next_offset` is where the next range request starts.
 Two failures need different cures. A frame whose hash is not the index's was forged or damaged on the way:
 `bad_block`, ask again, elsewhere after a few. A frame with the right hash that does not decode is a bad
 payload: `bad_frame`, asking again is useless. After either the stream stands at the start of that frame. A
-frame that decodes is still only a hint, until the tree proves it.
+frame that decodes is still only a hint, until the tree proves it. One that is encrypted is decrypted when it is whole
+and has its hash.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from collections.abc import Iterator
 
 from ..errors import PayloadError, Reason, UsageError
 from ..limits import Limits
+from .cipher import PayloadCipher
 from .codecs import decompress_frame
 from .head import Frame, Head, hash8
 
 
-def decode_frame(frame: Frame, encoded: bytes | memoryview, limits: Limits) -> bytes:
+def decode_frame(
+    frame: Frame, encoded: bytes | memoryview, limits: Limits, cipher: PayloadCipher | None = None
+) -> bytes:
     """Return a frame's image. Raises `PayloadError`: `bad_block`, `bad_frame` or `unsupported_codec`."""
     if len(encoded) != frame.encoded_length:
         raise UsageError(
@@ -34,15 +38,22 @@ def decode_frame(frame: Frame, encoded: bytes | memoryview, limits: Limits) -> b
             Reason.BAD_BLOCK,
             f"frame {frame.number} does not have the hash that the index gives; ask for it again",
         )
+    if cipher is not None:
+        encoded = cipher.apply(frame.offset, encoded)
     return decompress_frame(frame.codec, encoded, frame.image_bytes, limits)
 
 
 class FrameStream:
     """Reads the frames of one payload in order, from any frame on."""
 
-    def __init__(self, head: Head, limits: Limits, first_frame: int = 0) -> None:
+    def __init__(
+        self, head: Head, limits: Limits, first_frame: int = 0, *, cipher: PayloadCipher | None = None
+    ) -> None:
+        if head.encrypted != (cipher is not None):
+            raise UsageError(Reason.BAD_USE, "expected a cipher for an encrypted payload, and for no other")
         self._head = head
         self._limits = limits
+        self._cipher = cipher
         self._buffer = memoryview(bytearray(head.encoded_frame_bytes_max))
         self._held = 0
         self._frame: Frame | None = None
@@ -85,7 +96,7 @@ class FrameStream:
                     return
                 piece = self._buffer[: self._held]
             self._held = 0
-            image = decode_frame(frame, piece, self._limits)
+            image = decode_frame(frame, piece, self._limits, self._cipher)
             following = frame.number + 1
             self._frame = self._head.frame(following) if following < self._head.frame_count else None
             yield frame, image

@@ -12,8 +12,12 @@ for these:
     payload = prologue.head + prologue.layer + prologue.leaves + everything in the spool
 
 Identical images give identical payloads, however they were cut into blocks, with the same version of the
-codec's library. A frame that its codec does not make smaller is stored, so no frame is longer than its
-part of the image.
+codec's library, unless they are encrypted. A frame that its codec does not make smaller is stored, so no frame is
+longer than its part of the image.
+
+With a content key, each frame is encrypted as soon as it is compressed, as if the counter began at the first frame. It
+begins behind the head, with hashes whose number is known last; so the IV that counts is the one that many blocks
+before, and stands in the prologue.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from dataclasses import dataclass, field
 
 from ..errors import Reason, UsageError
 from ..limits import Limits
+from ..suit.encryption import ContentKey
 from ..tree import Tree, TreeBuilder
+from .cipher import CIPHER_BLOCK_BYTES, PayloadCipher, counter_after
 from .codecs import Codec, compress_frame
 from .head import encode_head, pack_entry
 
@@ -37,17 +43,29 @@ class Prologue:
     leaves: bytes = field(repr=False)
     tree: Tree
     image_sha256: bytes
+    content_key: ContentKey | None = None
+    """What decrypts everything behind the head, if it is encrypted."""
 
 
 class PayloadWriter:
     """Writes one payload: iterate over `encode` to its end, then take the `prologue`."""
 
-    def __init__(self, limits: Limits, codec: Codec = Codec.ZSTD, level: int | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        codec: Codec = Codec.ZSTD,
+        level: int | None = None,
+        content_key: ContentKey | None = None,
+    ) -> None:
+        """`content_key` is random, and made for this payload alone."""
         self._limits = limits
         self._codec = codec
         self._level = level
         self._tree = TreeBuilder(limits)
         self._index = bytearray()
+        self._content_key = content_key
+        self._cipher = None if content_key is None else PayloadCipher(content_key, 0)
+        self._frames_bytes = 0
         self._begun = False
         self._ended = False
 
@@ -70,18 +88,27 @@ class PayloadWriter:
                 "expected all frames to be taken before the prologue, got an unfinished encode",
             )
         built = self._tree.finish()
-        head = encode_head(built.image_sha256, built.tree, bytes(self._index))
+        head = encode_head(built.image_sha256, built.tree, bytes(self._index), encrypted=self._cipher is not None)
         if len(head) > self._limits.head_bytes_max:
             raise UsageError(
                 Reason.IMAGE_TOO_LARGE,
                 f"expected at most {self._limits.head_bytes_max} bytes of head, got {len(head)}; split it",
             )
-        return Prologue(head, built.layer, built.leaves, built.tree, built.image_sha256)
+        layer, leaves, content_key = built.layer, built.leaves, self._content_key
+        if content_key is not None and self._cipher is not None:
+            leaves = self._cipher.apply(-len(leaves), leaves)
+            layer = self._cipher.apply(-len(leaves) - len(layer), layer)
+            iv = counter_after(content_key.iv, -(len(layer) + len(leaves)) // CIPHER_BLOCK_BYTES)
+            content_key = ContentKey(content_key.key, iv)
+        return Prologue(head, layer, leaves, built.tree, built.image_sha256, content_key)
 
     def _encode_frame(self, image: bytes) -> bytes:
         codec, encoded = self._codec, compress_frame(self._codec, image, self._limits, self._level)
         if len(encoded) >= len(image):
             codec, encoded = Codec.STORED, image
+        if self._cipher is not None:
+            encoded = self._cipher.apply(self._frames_bytes, encoded)
+        self._frames_bytes += len(encoded)
         chunk_count = -(-len(image) >> self._limits.log2_chunk_size)
         self._index += pack_entry(codec, chunk_count, encoded)
         return encoded

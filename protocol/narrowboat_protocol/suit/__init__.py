@@ -16,6 +16,7 @@ signatures altered, without a change of what was signed.
 
 from __future__ import annotations
 
+from .encryption import AgreementKey, ContentKey, recipients_of, seal, unseal
 from .envelope import Authenticated, Envelope, authenticate, parse_envelope
 from .manifest import Image, Manifest, class_id, vendor_id
 from .profile import read_manifest
@@ -23,7 +24,9 @@ from .release import Release, open_release, parse_manifest
 from .writer import add_signature, build_envelope, merge_envelopes
 
 __all__ = [
+    "AgreementKey",
     "Authenticated",
+    "ContentKey",
     "Envelope",
     "Image",
     "Manifest",
@@ -37,5 +40,8 @@ __all__ = [
     "parse_envelope",
     "parse_manifest",
     "read_manifest",
+    "recipients_of",
+    "seal",
+    "unseal",
     "vendor_id",
 ]

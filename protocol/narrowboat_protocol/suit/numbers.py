@@ -15,9 +15,14 @@ from enum import IntEnum
 from typing import TypeGuard
 
 ENVELOPE_TAG = 107
+ENCRYPT_TAG = 96
+"""COSE_Encrypt (RFC 9052 section 5.1), as SUIT_Encryption_Info."""
 MANIFEST_VERSION = 1
 SHA256 = -16
 """suit-cose-hash-algs: cose-alg-sha-256, the only one that every implementation has (RFC 9054)."""
+
+A128CTR, A128KW, ECDH_ES_A128KW = -65534, -3, -29
+"""suit-cose-profiles: es-ecdh + aes-ctr (draft-ietf-suit-mti), by RFC 9459 and RFC 9053."""
 
 REPORT_ALWAYS = 15
 """A reporting policy with all suit-reporting-bits: record and system information, on success and failure."""
@@ -112,7 +117,7 @@ class Parameter(IntEnum):
     SOFT_FAILURE = 13
     IMAGE_SIZE = 14
     CONTENT = 18
-    ENCRYPTION_INFO = 19  # draft-ietf-suit-firmware-encryption-24
+    ENCRYPTION_INFO = 19  # draft-ietf-suit-firmware-encryption-25
     URI = 21
     SOURCE_COMPONENT = 22
     INVOKE_ARGS = 23
