@@ -23,7 +23,7 @@ from narrowboat_protocol.errors import MediumError, PeerError, Reason, UsageErro
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import KIB, MIB, Limits
 from narrowboat_protocol.payload import Codec, available_codecs
-from narrowboat_protocol.suit import class_id, vendor_id
+from narrowboat_protocol.suit import AgreementKey, class_id, vendor_id
 from narrowboat_protocol.trust import Hardware, Trust
 
 from . import BUILT_AT_S, __version__
@@ -111,7 +111,8 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         stack.callback(workers.close)
         stack.callback(hooks.close)
         warn_of_missing(available_codecs())
-        settings = settings_of(config, certificate, read_root(disk, config, limits), storage.slots)
+        root, agreement_key = read_root(disk, config, limits), read_agreement_key(disk, config)
+        settings = settings_of(config, certificate, root, storage.slots, agreement_key)
         link = _open_link(config, settings, limits, inbox, stack, storage.started) if with_link else NoLink()
         agent = Agent(settings, signer, os.urandom, limits)
         stack.callback(inbox.close)
@@ -196,6 +197,13 @@ def read_signer(disk: Disk, config: Config) -> PrivateKey:
     return PrivateKey.from_pem(read_bounded(disk, config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
 
 
+def read_agreement_key(disk: Disk, config: Config) -> AgreementKey | None:
+    """What opens the keys of encrypted payloads, if this gateway is to take them."""
+    if config.encryption is None:
+        return None
+    return AgreementKey.from_pem(read_bounded(disk, config.encryption.key, _PEM_BYTES_MAX, "[encryption] key"))
+
+
 def read_root(disk: Disk, config: Config, limits: Limits) -> bytes:
     """The root that this gateway is provisioned with, once it is known to be one."""
     data = read_bounded(disk, config.storage.root, limits.root_bytes_max, "[storage] root")
@@ -259,7 +267,13 @@ def warn_of_missing(available: Collection[Codec]) -> None:
         )
 
 
-def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Mapping[str, SlotFile]) -> Settings:
+def settings_of(
+    config: Config,
+    certificate: Certificate,
+    root: bytes,
+    slots: Mapping[str, SlotFile],
+    agreement_key: AgreementKey | None = None,
+) -> Settings:
     """What the agent is told about this gateway."""
     first, second = (SlotSettings(slot.name, slot.size_bytes) for slot in slots.values())
     return Settings(
@@ -279,6 +293,7 @@ def settings_of(config: Config, certificate: Certificate, root: bytes, slots: Ma
         health_retry_s=config.health.retry_s,
         hook_timeout_s=config.hooks.timeout_s,
         hook_retry_s=config.hooks.retry_s,
+        agreement_key=agreement_key,
     )
 
 

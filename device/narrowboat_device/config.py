@@ -103,6 +103,12 @@ class EnrolmentConfig(_Section):
     )
 
 
+class EncryptionConfig(_Section):
+    """Taking payloads that are encrypted. Without this section none is taken."""
+
+    key: Location = Field(description="PEM file with the P-256 key that the keys of payloads are sealed to")
+
+
 class StorageConfig(_Section):
     """Where the agent keeps what must survive."""
 
@@ -183,6 +189,7 @@ class Config(_Section):
     install: InstallConfig = InstallConfig()
     trust: TrustConfig = TrustConfig()
     enrolment: EnrolmentConfig | None = None
+    encryption: EncryptionConfig | None = None
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")

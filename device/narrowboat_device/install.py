@@ -2,7 +2,8 @@
 
 The same agent in the same shell takes it, with a file as the source of blocks and no link: threshold, class and floor
 decide as they do for a remote update, the slot is written, proved and armed in the same way, and the result waits in
-the outbox for the next connection. The command ends where the machine must reboot, which it leaves to whoever typed
+the outbox for the next connection. An encrypted release can be installed if its file brings the key for this gateway.
+The command ends where the machine must reboot, which it leaves to whoever typed
 it, or where the attempt ends.
 """
 
@@ -47,7 +48,7 @@ def install(
     except UnicodeEncodeError:
         raise UsageError(Reason.BAD_USE, f"expected a path in UTF-8, got {str(path)!r:.200}; rename the file") from None
     with ReleaseFile(disk, path, limits) as file:
-        offer = LocalReleaseOffered(str(file.path), file.envelope, file.payload_length, file.head)
+        offer = LocalReleaseOffered(str(file.path), file.envelope, file.payload_length, file.head, file.encryption)
     release = parse_envelope(offer.envelope, limits).digest
     with open_gateway(disk, config, limits, with_link=False) as gateway, stoppable(gateway.inbox):
         watch = _Watch(gateway.agent, release, gateway.inbox, say)

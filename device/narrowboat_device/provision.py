@@ -1,8 +1,9 @@
-"""Making a machine a gateway: its key, room for what must survive, and the first boot state.
+"""Making a machine a gateway: its keys, room for what must survive, and the first boot state.
 
 Everything here may be repeated: what is there stays as it is. A key in particular is made once and never replaced,
-since it is who this gateway is. The private key never leaves the machine; what leaves is a certificate signing
-request, whose subject is only a hint, as the registry chooses the name.
+since it is who this gateway is. With an [encryption] section there is a second one, which opens encrypted payloads. A
+private key never leaves the machine; what leaves is a certificate signing request, whose subject is only a hint, as the
+registry chooses the name.
 
 With a release file, the envelope of the release that the running slot was made from is put beside it, so that the
 fleet knows what runs from the first hello on, and the next start of the agent raises the floor to it. The envelope is
@@ -45,21 +46,22 @@ def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = 
     another run is at work: each would make one, and ask for a certificate for a key that the other replaces.
     """
     make_folders(disk, config, limits)
-    with nullcontext() if disk.exists(config.broker.key) else lock_folder(config.storage.data_dir):
+    with nullcontext() if all(map(disk.exists, _keys(config))) else lock_folder(config.storage.data_dir):
         return make_missing(disk, config, limits, primary)
 
 
 def make_folders(disk: Disk, config: Config, limits: Limits) -> None:
     """Make the folders that are missing, once there is a root to trust."""
     read_root(disk, config, limits)
-    for folder in (config.storage.data_dir, config.broker.key.parent, config.boot.state_file.parent):
+    keys = [key.parent for key in _keys(config)]
+    for folder in (config.storage.data_dir, *keys, config.boot.state_file.parent):
         _make_folder(disk, folder)
 
 
 def make_missing(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
     """What `provision` does once nobody else does."""
     data_dir = config.storage.data_dir
-    made = [f"key {config.broker.key}"] if make_key(disk, config.broker.key) else []
+    made = [f"key {path}" for path in _keys(config) if make_key(disk, path)]
     for record in Record:
         path = record_path(data_dir, record)
         if not disk.exists(path):
@@ -68,6 +70,11 @@ def make_missing(disk: Disk, config: Config, limits: Limits, primary: str | None
     if _make_boot_state(disk, config, primary):
         made.append(f"boot state {config.boot.state_file}")
     return made
+
+
+def _keys(config: Config) -> list[Path]:
+    """The files of the keys that this gateway makes for itself."""
+    return [config.broker.key, *([config.encryption.key] if config.encryption is not None else ())]
 
 
 def make_key(disk: Disk, path: Path) -> bool:

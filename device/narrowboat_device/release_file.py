@@ -52,6 +52,11 @@ class ReleaseFile:
         return self._layout.payload_length
 
     @property
+    def encryption(self) -> bytes:
+        """The encryption info; empty if there is none."""
+        return self._read(self._layout.info_offset, self._layout.info_length)
+
+    @property
     def envelope(self) -> bytes:
         return self._read(self._layout.envelope_offset, self._layout.envelope_length)
 

@@ -61,7 +61,8 @@ def offer_file(gateway: Gateway, release: MadeRelease, path: str = "/r.nbr") -> 
     """Install from a file."""
     head = release.payload[: release.head_size]
     gateway.payloads[sha256(head)] = release.payload
-    gateway.give(ev.LocalReleaseOffered(path, release.envelope, len(release.payload), head))
+    offer = ev.LocalReleaseOffered(path, release.envelope, len(release.payload), head, release.encryption or b"")
+    gateway.give(offer)
 
 
 def sha256(data: bytes) -> bytes:

@@ -42,18 +42,20 @@ from narrowboat_protocol.documents import (
     Target,
     sign_model,
 )
-from narrowboat_protocol.keys import Algorithm, PrivateKey, Signer
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey, Signer
 from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.payload import Codec, Head, PayloadWriter, parse_head
 from narrowboat_protocol.release_file import encode_header, encode_trailer
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import (
+    ContentKey,
     Image,
     Manifest,
     add_signature,
     build_envelope,
     class_id,
     parse_envelope,
+    seal,
     vendor_id,
 )
 from narrowboat_protocol.trust import Hardware, Trust
@@ -82,6 +84,8 @@ class MadeRelease:
     head_sha256: bytes
     file: bytes = field(repr=False)
     """The release file, `*.nbr`."""
+    encryption: bytes | None = None
+    """To whom the key of the payload is sealed, if it is encrypted."""
     image_sha256: bytes = field(init=False)
     payload_digest: bytes = field(init=False)
     file_digest: bytes = field(init=False)
@@ -102,6 +106,7 @@ class MadeRelease:
             size=len(self.payload),
             head_size=self.head_size,
             head_sha256=self.head_sha256,
+            encryption=self.encryption,
         )
 
     def target(self, component: str = COMPONENT) -> Target:
@@ -283,11 +288,13 @@ class FleetKit:
         epoch: int = 0,
         codec: Codec = Codec.LZMA,
         signers: Iterable[Signer] | None = None,
+        content_key: ContentKey | None = None,
+        sealed_to: Sequence[PublicKey] = (),
     ) -> MadeRelease:
         """Build and sign a release of one image; by as many release keys as the threshold asks for, if `signers` is
-        absent.
+        absent. With a content key its payload is encrypted.
         """
-        writer = PayloadWriter(self.limits, codec)
+        writer = PayloadWriter(self.limits, codec, content_key=content_key)
         frames = b"".join(writer.encode([image]))
         prologue = writer.prologue()
         payload = prologue.head + prologue.layer + prologue.leaves + frames
@@ -297,6 +304,8 @@ class FleetKit:
         chosen = self.release_signers[: self.release_threshold] if signers is None else signers
         for signer in chosen:
             envelope = sign_envelope(envelope, signer, self.limits)
+        encryption = None if prologue.content_key is None else seal(prologue.content_key, sealed_to)
+        trailer = encode_trailer(envelope, self.limits, encryption or b"")
         return MadeRelease(
             envelope=envelope,
             digest=parse_envelope(envelope, self.limits).digest,
@@ -305,7 +314,8 @@ class FleetKit:
             head=parse_head(prologue.head, self.limits),
             head_size=len(prologue.head),
             head_sha256=hashlib.sha256(prologue.head).digest(),
-            file=encode_header(len(payload), self.limits) + payload + encode_trailer(envelope, self.limits),
+            file=encode_header(len(payload), self.limits) + payload + trailer,
+            encryption=encryption,
         )
 
     def assignment(

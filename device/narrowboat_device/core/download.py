@@ -23,12 +23,12 @@ from collections.abc import Iterable, Iterator
 from narrowboat_protocol.documents import PayloadReference
 from narrowboat_protocol.errors import PayloadError, Reason
 from narrowboat_protocol.limits import Limits
-from narrowboat_protocol.payload import Frame, FrameStream, Head
+from narrowboat_protocol.payload import Frame, FrameStream, Head, PayloadCipher
 from narrowboat_protocol.suit import Image
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, Block
-from narrowboat_protocol.tree import HASH_BYTES, check_layer, leaf_hash, merkle_root
+from narrowboat_protocol.tree import HASH_BYTES, leaf_hash, merkle_root
 
-from .acceptance import Capabilities, WrongPayloadError, accept_head, refuse_head
+from .acceptance import Capabilities, WrongPayloadError, accept_start, prepare
 from .actions import Action, Fetch, HashSlot, ReadBackSlot, SyncSlot, WriteChunks
 from .events import earliest
 from .progress import Blame, Fault, Phase, Progress
@@ -62,6 +62,7 @@ class Download:
         self._limits = limits
         self._stream = ByteStream(window, limits)
         self._buffer = bytearray()
+        self._cipher: PayloadCipher | None = None
         self._head: Head | None = None
         self._frames: FrameStream | None = None
         self._layer_size = self._tree.subtree_count(limits) * HASH_BYTES
@@ -222,13 +223,11 @@ class Download:
         self._buffer += data
         if len(self._buffer) < self._payload.head_size + self._layer_size:
             return []
-        with memoryview(self._buffer) as view:
-            data, layer = bytes(view[: self._payload.head_size]), bytes(view[self._payload.head_size :])
-        self._buffer = bytearray()
-        head = accept_head(data, self._payload, self._image, self._capabilities, self._limits)
-        check_layer(self._tree, layer, self._limits)
-        self._head, self._layer = head, layer
-        self._frames = FrameStream(head, self._limits)
+        start, self._buffer = self._buffer, bytearray()
+        self._head, self._layer = accept_start(
+            start, self._payload, self._image, self._capabilities, self._cipher, self._limits
+        )
+        self._frames = FrameStream(self._head, self._limits, cipher=self._cipher)
         if self._slot_layer is not None:
             return self._compare_layers()
         if self._suspects:
@@ -288,7 +287,8 @@ class Download:
     # From one phase to the next.
 
     def _want_head(self) -> None:
-        self.phase, self.fault = Phase.HEAD, refuse_head(self._payload, self._layer_size, self._capabilities)
+        self.phase = Phase.HEAD
+        self._cipher, self.fault = prepare(self._payload, self._layer_size, self._capabilities)
         self._restart_stream()
         self._stream.want(0, self._payload.head_size + self._layer_size)
 
@@ -325,7 +325,7 @@ class Download:
     def _begin_repair(self) -> list[Action]:
         assert self._head is not None
         assert self._layer is not None
-        self._repair = Repair(min(self._suspects), self._head, self._layer, self._limits)
+        self._repair = Repair(min(self._suspects), self._head, self._layer, self._cipher, self._limits)
         self.phase = Phase.LEAVES
         self._restart_stream()
         self._stream.want(*self._repair.leaves_range)

@@ -123,6 +123,8 @@ class LocalReleaseOffered:
     envelope: bytes
     payload_size: int
     head: bytes
+    encryption: bytes = b""
+    """To whom the key of the payload is sealed; empty if it is not encrypted."""
 
 
 @dataclass(frozen=True, slots=True)

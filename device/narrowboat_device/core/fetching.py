@@ -58,7 +58,9 @@ class Fetching:
             course.image,
             payload,
             _source_of(attempt, payload),
-            Capabilities(frozenset(course.settings.codecs), course.settings.memory_bytes_max),
+            Capabilities(
+                frozenset(course.settings.codecs), course.settings.memory_bytes_max, course.settings.agreement_key
+            ),
             Syncs(attempt.slot, course.image.tree, attempt.next_chunk, self._sync_tokens, self._limits),
             attempt.suspects,
             self._window,

@@ -43,6 +43,7 @@ def local(event: LocalReleaseOffered, release: bytes, component: str, slot: str,
         size=event.payload_size,
         head_size=len(event.head),
         head_sha256=head_sha256,
+        encryption=event.encryption or None,
     )
     return Attempt(
         attempt=0,

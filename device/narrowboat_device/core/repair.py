@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from narrowboat_protocol.errors import PayloadError, Reason
 from narrowboat_protocol.limits import Limits
-from narrowboat_protocol.payload import Frame, Head
+from narrowboat_protocol.payload import Frame, Head, PayloadCipher
 from narrowboat_protocol.tree import HASH_BYTES, check_leaves, leaf_hash
 
 
@@ -20,6 +20,7 @@ class Repair:
     __slots__ = (
         "_bad",
         "_chunk_count",
+        "_cipher",
         "_first_chunk",
         "_head",
         "_layer",
@@ -29,8 +30,10 @@ class Repair:
         "subtree",
     )
 
-    def __init__(self, subtree: int, head: Head, layer: bytes, limits: Limits) -> None:
+    def __init__(self, subtree: int, head: Head, layer: bytes, cipher: PayloadCipher | None, limits: Limits) -> None:
+        """`cipher` decrypts the leaves, if the payload is encrypted."""
         self.subtree = subtree
+        self._cipher = cipher
         self._head = head
         self._layer = layer
         self._limits = limits
@@ -51,7 +54,9 @@ class Repair:
         return offset, offset + self._chunk_count * HASH_BYTES
 
     def take_leaves(self, leaves: bytes) -> None:
-        """Raises `PayloadError` (`bad_leaves`) if they are not the layer's."""
+        """As they came. Raises `PayloadError` (`bad_leaves`) if they are not the layer's."""
+        if self._cipher is not None:
+            leaves = self._cipher.apply(self.leaves_range[0], leaves)
         check_leaves(self._head.tree, self._layer, self.subtree, leaves, self._limits)
         self._leaves = leaves
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from narrowboat_protocol.suit import AgreementKey
 from narrowboat_protocol.trust import Hardware
 
 
@@ -43,6 +44,8 @@ class Settings:
     hook_timeout_s: float
     """A hook answers within this time, or its runner says that it failed."""
     hook_retry_s: float
+    agreement_key: AgreementKey | None = None
+    """Opens the keys of encrypted payloads."""
     hello_interval_s: float = 86_400.0
     hello_repeat_s: float = 3600.0
     """A link that opens so long after the last hello begins with another one, though that one was answered."""

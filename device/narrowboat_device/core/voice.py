@@ -248,6 +248,7 @@ class Voice:
             agent_version=settings.agent_version,
             challenge=trust.challenge,
             state=attempt.state if attempt is not None else None,
+            agreement_key=settings.agreement_key.public.to_cbor() if settings.agreement_key is not None else None,
         )
         if self._is_behind:
             self._is_behind = False
