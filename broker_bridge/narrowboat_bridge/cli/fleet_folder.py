@@ -11,8 +11,9 @@
     bridges/, births/      further identities
 
 All paths inside its files are relative, so the folder may be moved, and its parts may be taken apart: what a bridge
-needs is in bridge/, what an operator needs in one folder, what signs releases in keys/. The two keys that sign while a
-bridge runs, the director's and the bridge's, are in bridge/ only; keys/ has their public halves.
+needs is in bridge/, what an operator needs in one folder, what signs releases in keys/. The keys that a bridge uses
+while it runs, the director's, the bridge's, and the agreement key that releases may be encrypted to, are in bridge/
+only; keys/ has their public halves.
 """
 
 from __future__ import annotations

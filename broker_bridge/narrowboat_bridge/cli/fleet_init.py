@@ -34,6 +34,7 @@ from narrowboat_protocol.documents import (
 )
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
+from narrowboat_protocol.suit import AgreementKey
 
 from ..broker_home import BrokerCertificates, Listener, Ports, write_broker_home
 from ..files import PRIVATE, PUBLIC, write_new
@@ -90,6 +91,7 @@ device_ca = "device-ca.pem"
 director = "director.pem"
 bridge = "bridge.pem"
 device_ca = "device-ca-key.pem"
+agreement = "agreement.pem"
 
 [enrolment]
 crl = "../broker/tls/device-crl.pem"
@@ -279,6 +281,9 @@ def _create_keys(path: Path, plan: Plan) -> dict[RoleName, list[PrivateKey]]:
         keys[role] = [key]
         write_new(path / "bridge" / f"{role}.pem", key.to_pem(), PRIVATE)
         write_new(path / "keys" / f"{role}.pub.pem", key.public.to_pem(), PUBLIC)
+    agreement = AgreementKey.generate()
+    write_new(path / "bridge" / "agreement.pem", agreement.to_pem(), PRIVATE)
+    write_new(path / "keys" / "bridge-agreement.pub.pem", agreement.public.to_pem(), PUBLIC)
     return keys
 
 

@@ -51,6 +51,9 @@ key = "key.pem"
 data_dir = "data"
 root = "root.signed"
 
+# [encryption]                 # take encrypted payloads; `narrowboat-device provision` makes the key
+# key = "agreement.pem"
+
 [boot]
 adapter = "file"
 state_file = "boot/state"

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 
-from narrowboat_protocol.errors import Reason, UsageError
-from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.errors import NarrowboatError, Reason, UsageError
+from narrowboat_protocol.keys import PrivateKey, PublicKey, public_key_from_pem
+from narrowboat_protocol.suit import AgreementKey
 
 from ..files import PRIVATE, PUBLIC, read_bounded, write_new
 
+KeyT = TypeVar("KeyT", PrivateKey, AgreementKey)
 _KEY_BYTES_MAX = 16 * 1024
 _PASSPHRASE_BYTES_MAX = 1024
 _CERTIFICATE_BYTES_MAX = 64 * 1024
@@ -51,6 +55,25 @@ def passphrase_of(arguments: argparse.Namespace) -> bytes | None:
 
 def load_key(path: Path, passphrase: bytes | None) -> PrivateKey:
     """The private key in a PEM file. A passphrase is not used where the key has none."""
+    return _load(PrivateKey.from_pem, path, passphrase)
+
+
+def load_agreement_key(path: Path, passphrase: bytes | None) -> AgreementKey:
+    """The private key in a PEM file that opens the keys of encrypted payloads."""
+    return _load(AgreementKey.from_pem, path, passphrase)
+
+
+def load_recipient(path: Path) -> PublicKey:
+    """A public key in a PEM file to which the keys of payloads can be sealed."""
+    try:
+        key = public_key_from_pem(read_bounded(path, _KEY_BYTES_MAX))
+        key.to_p256()
+    except NarrowboatError as error:
+        raise UsageError(Reason.BAD_USE, f"{path}: expected a P-256 public key: {error}") from None
+    return key
+
+
+def _load(read: Callable[[bytes, bytes | None], KeyT], path: Path, passphrase: bytes | None) -> KeyT:
     pem = read_bounded(path, _KEY_BYTES_MAX)
     encrypted = b"ENCRYPTED" in pem.partition(b"\n")[0]
     if encrypted and passphrase is None:
@@ -59,7 +82,7 @@ def load_key(path: Path, passphrase: bytes | None) -> PrivateKey:
             f"{path}: expected a passphrase for this key, got none; add --passphrase-file or --passphrase-env",
         )
     try:
-        return PrivateKey.from_pem(pem, passphrase if encrypted else None)
+        return read(pem, passphrase if encrypted else None)
     except UsageError as error:
         raise UsageError(error.reason, f"{path}: {error}") from None
 

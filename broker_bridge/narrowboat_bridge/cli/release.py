@@ -17,10 +17,11 @@ from pathlib import Path
 from narrowboat_protocol.cose import bytes_to_sign, sign1, sign1_of, signature_kid
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PublicKey, Signer, raw_signature
-from narrowboat_protocol.suit import Image, add_signature, merge_envelopes
+from narrowboat_protocol.suit import Image, add_signature, merge_envelopes, recipients_of
 
 from .arguments import Subparsers, add_command, add_group, out_file
 from .exits import ExitCode
+from .key_files import add_passphrase_arguments, load_agreement_key, load_recipient, passphrase_of
 from .operator_toml import add_operator_arguments
 from .output import JsonValue, Progress, human_bytes, print_result
 from .release_build import build_release
@@ -53,10 +54,19 @@ def _add_build(commands: Subparsers) -> None:
         "build an unsigned release file from release.toml",
         "release.toml names component, vendor, classes, version, sequence and image; it may set epoch, codec and"
         " level. The image is a raw file system as Yocto or Buildroot leave it, or a block device; .gz, .bz2, .xz and"
-        " .zst are decompressed on the way. The same input gives the same bytes.",
+        " .zst are decompressed on the way. The same input gives the same bytes, unless the payload is encrypted.",
     )
     build.add_argument("description", metavar="release.toml", type=Path, help="what the release is made of")
     build.add_argument("-o", "--out", metavar="OUT.nbr", type=out_file, required=True, help="the release file to write")
+    build.add_argument(
+        "--encrypt-to",
+        metavar="KEY.pub.pem",
+        type=Path,
+        action="append",
+        default=[],
+        help="encrypt the payload, and seal its key to this agreement key: the bridge's, and those of gateways that"
+        " will install the file offline; may be repeated",
+    )
 
 
 def _add_sign(commands: Subparsers) -> None:
@@ -83,11 +93,14 @@ def _add_verify(commands: Subparsers) -> None:
         _verify,
         "check a release file as a gateway will",
         "Threshold, components, classes, epoch and sequence by the root; then the whole payload is decoded and compared"
-        " with the image that was signed.",
+        " with the image that was signed. An encrypted one is decoded with --key only; else its frames are compared"
+        " with their hashes.",
     )
     verify.add_argument("file", metavar="FILE", type=Path, help="a release file")
     verify.add_argument("--root", metavar="ROOT", type=Path, required=True, help="the signed root of the fleet")
     add_fleet_id(verify)
+    verify.add_argument("--key", metavar="KEY.pem", type=Path, help="an agreement key that the payload is encrypted to")
+    add_passphrase_arguments(verify, "that key")
 
 
 def _add_push(commands: Subparsers) -> None:
@@ -106,8 +119,9 @@ def _add_push(commands: Subparsers) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     description = ReleaseToml.load(arguments.description)
+    recipients = [load_recipient(path) for path in arguments.encrypt_to]
     with Progress("building") as progress:
-        built = build_release(description, arguments.out, progress.update)
+        built = build_release(description, arguments.out, progress.update, recipients)
     print_result(
         {
             "file": str(arguments.out),
@@ -116,6 +130,7 @@ def _build(arguments: argparse.Namespace) -> int:
             **describe_image(built.image, as_json=arguments.json),
             "sequence": description.sequence,
             "payload_bytes": _bytes(built.payload_length, as_json=arguments.json),
+            "encrypted_to": [recipient.kid.hex() for recipient in recipients],
         },
         as_json=arguments.json,
     )
@@ -165,13 +180,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     trust = load_trust(arguments.root, arguments.fleet_id)
+    key = None if arguments.key is None else load_agreement_key(arguments.key, passphrase_of(arguments))
     with open_release_file(arguments.file) as file, Progress("verifying") as progress:
-        release = verify_release_file(file, trust, progress.update)
+        release = verify_release_file(file, trust, progress.update, key)
+        decoded = key is not None or not file.encryption
     print_result(
         {
             "file": str(arguments.file),
             "release": release.digest.hex(),
             "verified": True,
+            "decoded": decoded,
             "fleet_id": trust.fleet_id.hex(),
             "root_version": trust.root.version,
             "signed_by": sorted(kid.hex() for kid in release.signers),
@@ -201,6 +219,7 @@ def describe_release_file(file: ReleaseFile, *, as_json: bool) -> dict[str, Json
         "payload_bytes": _bytes(file.layout.payload_length, as_json=as_json),
         "frames": head.frame_count,
         "codecs": sorted(codec.name.lower() for codec in head.codecs),
+        "encrypted_to": [kid.hex() for kid in recipients_of(file.encryption)] if file.encryption else [],
         "signatures": [signature_kid(block).hex() for block in file.envelope.authentication],
     }
 

@@ -3,7 +3,7 @@
 A gateway believes the release by its signatures and the image by the release, chunk by chunk as they arrive.
 This does the same in one go: every hash that a gateway could ask for (layer, leaves, index) is checked, each
 frame is decoded, and the whole image is compared with the tree and the digest that were signed. Memory stays
-at one frame and one subtree.
+at one frame and one subtree. Of an encrypted payload only the frames' hashes can be checked without the key.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from narrowboat_protocol.errors import PayloadError, PeerError, Reason
-from narrowboat_protocol.payload import FrameStream, Head, check_hashes
-from narrowboat_protocol.suit import Image, Release
+from narrowboat_protocol.payload import FrameProof, FrameStream, Head, PayloadCipher, check_hashes
+from narrowboat_protocol.suit import AgreementKey, Image, Release, recipients_of, unseal
 from narrowboat_protocol.tree import TreeBuilder
 from narrowboat_protocol.trust import Trust
 
 from .release_io import COPY_BYTES, ReleaseFile
 
 
-def verify_release_file(file: ReleaseFile, trust: Trust, on_progress: Callable[[int, int], None]) -> Release:
-    """Return the release if `trust` believes it and the payload yields its image. Raises a `PeerError`."""
+def verify_release_file(
+    file: ReleaseFile, trust: Trust, on_progress: Callable[[int, int], None], key: AgreementKey | None = None
+) -> Release:
+    """Return the release if `trust` believes it and the payload yields its image, as far as `key` lets it be read.
+    Raises a `PeerError`.
+    """
     release = trust.open_release(file.envelope_data)
     head = file.read_head()
     image = matching_image(release.images, head)
@@ -29,8 +33,19 @@ def verify_release_file(file: ReleaseFile, trust: Trust, on_progress: Callable[[
             Reason.BAD_HEAD,
             f"expected a payload of {head.payload_length} bytes by its head, got {file.layout.payload_length}",
         )
-    check_hashes(head, image.tree, file.read_payload, file.limits)
-    _verify_image(file, head, image, on_progress)
+    if head.encrypted != bool(file.encryption):
+        raise PayloadError(
+            Reason.BAD_HEAD, "expected an encryption info with an encrypted payload and no other; build the file again"
+        )
+    if head.encrypted and key is None:
+        recipients_of(file.encryption)
+        _verify_frames(file, head, on_progress)
+        return release
+    cipher = None
+    if head.encrypted and key is not None:
+        cipher = PayloadCipher(unseal(file.encryption, key), head.layer_offset)
+    check_hashes(head, image.tree, file.read_payload, file.limits, cipher)
+    _verify_image(file, head, image, cipher, on_progress)
     return release
 
 
@@ -44,8 +59,22 @@ def matching_image(images: tuple[Image, ...], head: Head) -> Image:
     )
 
 
-def _verify_image(file: ReleaseFile, head: Head, image: Image, on_progress: Callable[[int, int], None]) -> None:
-    stream = FrameStream(head, file.limits)
+def _verify_frames(file: ReleaseFile, head: Head, on_progress: Callable[[int, int], None]) -> None:
+    proof = FrameProof(head)
+    for offset in range(0, head.payload_length, COPY_BYTES):
+        proof.feed(file.read_payload(offset, COPY_BYTES))
+        on_progress(min(offset + COPY_BYTES, head.payload_length), head.payload_length)
+    proof.check()
+
+
+def _verify_image(
+    file: ReleaseFile,
+    head: Head,
+    image: Image,
+    cipher: PayloadCipher | None,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    stream = FrameStream(head, file.limits, cipher=cipher)
     builder = TreeBuilder(file.limits)
     for offset in range(head.frames_offset, head.payload_length, COPY_BYTES):
         block = file.read_payload(offset, COPY_BYTES)

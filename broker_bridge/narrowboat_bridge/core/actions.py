@@ -59,9 +59,11 @@ class StoreAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StoreAssignment:
-    """Sign this assignment and keep it as the newest of its device."""
+    """Sign this assignment, with the keys of encrypted payloads sealed to the device, and keep it as its newest."""
 
     assignment: Assignment
+    recipient: PublicKey | None
+    """The device's agreement key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class Devices:
     def _issue(self, step: Issue, device: Device, attempt: Attempt, turn: Turn) -> None:
         assignment = step.assignment
         self._ledger.assignments[device.name] = assignment
-        turn.write(StoreAssignment(assignment))
+        turn.write(StoreAssignment(assignment, device.agreement_key))
         if not assignment.targets:
             return
         slot, release = before_the_work(device, assignment.targets[0].release)

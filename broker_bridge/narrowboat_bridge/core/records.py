@@ -14,7 +14,7 @@ from uuid import UUID
 from narrowboat_protocol.documents import Admission, BootPair, Hello, PayloadReference, SlotInfo
 from narrowboat_protocol.documents.director import Window
 from narrowboat_protocol.errors import Reason
-from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.keys import PublicKey, public_key_from_cbor
 from narrowboat_protocol.payload import Codec
 from narrowboat_protocol.release_file import HEADER_BYTES, TRAILER_BYTES
 from narrowboat_protocol.states import HoldReason, State
@@ -49,6 +49,11 @@ class Device:
     """How many reports were ever put into its history, which is a ring."""
     stopped: bool = False
     """It is given nothing until an operator decides: there may be two of it, or it is revoked."""
+
+    @property
+    def agreement_key(self) -> PublicKey | None:
+        """The key to which the keys of encrypted payloads are sealed for it."""
+        return public_key_from_cbor(self.hello.agreement_key) if self.hello.agreement_key is not None else None
 
     @property
     def running(self) -> SlotInfo | None:

@@ -24,7 +24,14 @@ def failures_ahead(sight: Sight, campaign: Campaign) -> str | None:
     if campaign.ended is not None:
         return None
     release, devices = sight.ledger.releases[campaign.release], sight.devices_for(campaign)
-    return _joined([_refusals(sight, release, devices), _undecodable(release, devices), _unreadable(devices)])
+    return _joined(
+        [
+            _refusals(sight, release, devices),
+            _undecodable(release, devices),
+            _undecryptable(release, devices),
+            _unreadable(devices),
+        ]
+    )
 
 
 def before_start(sight: Sight, campaign: Campaign) -> str | None:
@@ -70,6 +77,17 @@ def _undecodable(release: Release, devices: Sequence[Device]) -> str | None:
     return (
         f"{len(lacking)} of its devices cannot decode {missing} and will fail: {_named(list(lacking))};"
         ' install the codec there (narrowboat-device[zstd]), or build the release with codec = "lzma"'
+    )
+
+
+def _undecryptable(release: Release, devices: Sequence[Device]) -> str | None:
+    """Which devices said hello without a key that the key of an encrypted payload could be sealed to."""
+    lacking = [device.name for device in devices if device.hello.agreement_key is None]
+    if release.payload.encryption is None or not lacking:
+        return None
+    return (
+        f"{len(lacking)} of its devices have no key for encrypted payloads and will fail (no_key): {_named(lacking)};"
+        " add [encryption] to their configuration, or build the release without --encrypt-to"
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from narrowboat_protocol.documents import Admission
 from narrowboat_protocol.errors import PeerError, Reason, TrustError, UsageError
 from narrowboat_protocol.keys import PublicKey
+from narrowboat_protocol.suit import AgreementKey, recipients_of
 from narrowboat_protocol.topics import Channel, Topic, bridge_subscriptions, parse_topic
 from narrowboat_protocol.trust import Trust
 
@@ -29,7 +30,7 @@ from ..audit import AuditChain
 from ..core.campaigns import Campaigns, Settings
 from ..core.events import Now, Restored
 from ..pki import Authority, read_authorities, verify_device_certificate
-from .config import Config, load_key, read_file
+from .config import Config, load_agreement_key, load_key, read_file
 from .crew import Crew
 from .director import Director
 from .enrolment import EnrolmentIntake
@@ -99,14 +100,16 @@ def open_workshop(
         loaded = store.load()
         inbox = Inbox(config.limits.messages_queued_max, config.limits.messages_queued_bytes_max, metrics)
         payloads = _make_payload_server(config, loaded, sink, metrics, clocks)
-        uploads = UploadWorker(_make_uploads(config, trust, clocks), inbox.put, metrics)
+        agreement_key = load_agreement_key(config.keys.agreement)
+        uploads = UploadWorker(_make_uploads(config, trust, agreement_key, clocks), inbox.put, metrics)
         _name_missing_payloads(config, loaded, uploads)
+        _name_unopened_payloads(loaded, agreement_key)
         authority = _load_authority(config)
         ends_s = int(authority.certificate.not_valid_after_utc.timestamp())
         campaigns = Campaigns(Settings(trust.root.version, authority_ends_s=ends_s))
         campaigns.handle(loaded.state, clocks())
         desk = _make_desk(config, trust, loaded)
-        office = _make_office(config, trust, loaded, authority, clocks)
+        office = _make_office(config, trust, loaded, authority, agreement_key, clocks)
         performer = _make_performer(roots, store, loaded, desk, payloads, publisher, office)
         if desk.taken != loaded.operators_taken:
             performer.note_operators(desk.taken)
@@ -210,9 +213,18 @@ def _make_payload_server(
     return server
 
 
-def _make_uploads(config: Config, trust: Trust, clocks: Callable[[], Now]) -> Uploads:
+def _make_uploads(
+    config: Config, trust: Trust, agreement_key: AgreementKey | None, clocks: Callable[[], Now]
+) -> Uploads:
     limits = UploadLimits(config.limits.uploads_max, config.limits.upload_bytes_max)
-    return Uploads(config.uploads_folder, config.payloads_folder, trust, limits, lambda: clocks().wall_s)
+    return Uploads(
+        config.uploads_folder,
+        config.payloads_folder,
+        trust,
+        limits,
+        lambda: clocks().wall_s,
+        agreement_key=agreement_key,
+    )
 
 
 def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker) -> None:
@@ -227,6 +239,19 @@ def _name_missing_payloads(config: Config, loaded: Loaded, uploads: UploadWorker
             )
 
 
+def _name_unopened_payloads(loaded: Loaded, agreement_key: AgreementKey | None) -> None:
+    """A bridge whose agreement key is gone, or is another one, serves such payloads to nobody."""
+    for release in loaded.state.releases:
+        info = release.payload.encryption
+        if info is not None and (agreement_key is None or agreement_key.public.kid not in recipients_of(info)):
+            _log.warning(
+                "release %s %s: expected its key to be sealed to [keys] agreement, got it sealed to others; put back"
+                " the key of then, or build another release",
+                release.version,
+                release.digest.hex(),
+            )
+
+
 def _load_authority(config: Config) -> Authority:
     path = config.trust.device_ca
     try:
@@ -236,14 +261,19 @@ def _load_authority(config: Config) -> Authority:
 
 
 def _make_office(
-    config: Config, trust: Trust, loaded: Loaded, authority: Authority, clocks: Callable[[], Now]
+    config: Config,
+    trust: Trust,
+    loaded: Loaded,
+    authority: Authority,
+    agreement_key: AgreementKey | None,
+    clocks: Callable[[], Now],
 ) -> Office:
     wall_s = partial(_wall_s, clocks)
     revocations = RevocationList(config.crl_path, authority, config.enrolment.crl_command, wall_s)
     issuer = Issuer(authority, loaded.certificates)
     revocations.make_up_for(revoked_serials(loaded.state, issuer))
     return Office(
-        Director(load_key(config.keys.director), trust, loaded.assignments),
+        Director(load_key(config.keys.director), trust, loaded.assignments, agreement_key),
         Herald(load_key(config.keys.bridge), trust, loaded.event_sequence),
         issuer,
         revocations,

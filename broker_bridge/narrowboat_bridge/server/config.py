@@ -20,6 +20,7 @@
     director = "director.pem"              signs assignments
     bridge = "bridge.pem"                  signs Acks, replies and events
     device_ca = "device-ca-key.pem"        signs the certificates of devices
+    agreement = "agreement.pem"            opens the keys of encrypted payloads; may be left out
 
     [enrolment]
     crl = "device-crl.pem"                 what is revoked, for the broker; in the folder `data` if left out
@@ -42,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import KIB, MIB
+from narrowboat_protocol.suit import AgreementKey
 from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
@@ -77,11 +79,12 @@ class TrustConfig(_Section):
 
 
 class KeysConfig(_Section):
-    """What this bridge signs with."""
+    """What this bridge signs with, and what releases seal the keys of their payloads to."""
 
     director: Location
     bridge: Location
     device_ca: Location
+    agreement: Location | None = None
 
 
 class EnrolmentConfig(_Section):
@@ -165,13 +168,27 @@ def read_file(path: Path) -> bytes:
 
 def load_key(path: Path) -> PrivateKey:
     """A signing key that nobody else may read."""
+    return PrivateKey.from_pem(_read_key(path))
+
+
+def load_agreement_key(path: Path | None) -> AgreementKey | None:
+    """The key that opens the keys of payloads, if there is one. Nobody else may read it."""
+    if path is None:
+        return None
+    try:
+        return AgreementKey.from_pem(_read_key(path))
+    except UsageError as error:
+        raise UsageError(Reason.BAD_CONFIG, f"[keys] agreement: {error}") from None
+
+
+def _read_key(path: Path) -> bytes:
     pem = read_file(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
             Reason.BAD_CONFIG, f"{path}: expected a key that only its owner may read, got mode {mode:o}; chmod 600 it"
         )
-    return PrivateKey.from_pem(pem)
+    return pem
 
 
 def _describe(error: ValidationError) -> str:

@@ -177,7 +177,8 @@ class Performer:
 
     def _store_assignment(self, action: act.StoreAssignment) -> None:
         assignment = action.assignment
-        self._store.put_assignment(assignment.device, assignment.counter, self._director.sign(assignment))
+        signed = self._director.sign(assignment, action.recipient)
+        self._store.put_assignment(assignment.device, assignment.counter, signed)
         self.after_commit(partial(self._payloads.allow, assignment.device, payloads_of(assignment)))
 
     def _send_roots(self, device: str, version: int) -> None:

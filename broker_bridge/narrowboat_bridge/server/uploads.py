@@ -7,8 +7,9 @@ own length is the progress, which therefore survives any restart.
 
 Finishing reads the file once, hashing the whole and copying the payload out at the same time. The release is
 believed by the same checks that a gateway makes; of the payload, head, layer and leaves are compared with the
-release, and each frame with the head as it passes. Nothing is decoded here. The payload appears under its
-digest only when everything is right. Any of this may be repeated.
+release, and each frame with the head as it passes. Nothing is decoded here. Of an encrypted payload, whose key must be
+sealed to this bridge, layer and leaves alone are decrypted. The payload appears under its digest only when everything
+is right. Any of this may be repeated.
 
 Bounds: the number of partial files, and their size. When there are as many as may be, one of the same operator
 gives way that was not written to for some minutes, or one of anybody's that was not for a day: a push that was
@@ -26,10 +27,10 @@ from pathlib import Path
 from narrowboat_protocol.documents import PayloadReference, UploadState
 from narrowboat_protocol.errors import PayloadError, PeerError, Reason, TrustError
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB, Limits
-from narrowboat_protocol.payload import FrameProof, Head, check_hashes, measure_head, parse_head
+from narrowboat_protocol.payload import FrameProof, Head, PayloadCipher, check_hashes, measure_head, parse_head
 from narrowboat_protocol.payload.head import HEAD_START_BYTES
 from narrowboat_protocol.release_file import ReleaseFileLayout, read_layout
-from narrowboat_protocol.suit import Image
+from narrowboat_protocol.suit import AgreementKey, Image, unseal
 from narrowboat_protocol.transfer import DIGEST_PREFIX_BYTES, decode_block
 from narrowboat_protocol.trust import Trust
 
@@ -70,7 +71,10 @@ class Uploads:
         upload_limits: UploadLimits,
         wall_s: Callable[[], int],
         limits: Limits = DEFAULT_LIMITS,
+        agreement_key: AgreementKey | None = None,
     ) -> None:
+        """`agreement_key` opens the keys of encrypted payloads; without it none is taken in."""
+        self._agreement_key = agreement_key
         self._folder = folder
         self._payloads = payloads
         self._trust = trust
@@ -199,7 +203,8 @@ class Uploads:
             def read_payload(offset: int, length: int) -> bytes:
                 return read_at(layout.payload_offset + offset, length)
 
-            check_hashes(head, image.tree, read_payload, self._limits)
+            info = read_at(layout.info_offset, layout.info_length)
+            check_hashes(head, image.tree, read_payload, self._limits, self._cipher(head, info))
             payload_digest = self._copy_payload(read_at, layout, digest, FrameProof(head))
         return Release(
             digest=release_digest,
@@ -215,6 +220,7 @@ class Uploads:
                 size=layout.payload_length,
                 head_size=len(head_data),
                 head_sha256=hashlib.sha256(head_data).digest(),
+                encryption=info or None,
             ),
             envelope=envelope,
             file_digest=digest,
@@ -234,6 +240,21 @@ class Uploads:
         start = read_at(layout.payload_offset, min(HEAD_START_BYTES, layout.payload_length))
         data = read_at(layout.payload_offset, measure_head(start, self._limits))
         return parse_head(data, self._limits), data
+
+    def _cipher(self, head: Head, info: bytes) -> PayloadCipher | None:
+        """What decrypts an encrypted payload. Raises `PeerError` if this bridge could not let a device have its key."""
+        if head.encrypted != bool(info):
+            raise PayloadError(
+                Reason.BAD_HEAD, "expected an encryption info with an encrypted payload and no other; build it anew"
+            )
+        if not info:
+            return None
+        if self._agreement_key is None:
+            raise TrustError(
+                Reason.NO_KEY,
+                "expected a payload that is not encrypted, as this bridge has no agreement key; name one in [keys]",
+            )
+        return PayloadCipher(unseal(info, self._agreement_key), head.layer_offset)
 
     def _copy_payload(
         self,

@@ -84,6 +84,12 @@ class AgreementKey:
             Reason.BAD_USE, "expected a PEM P-256 private key that this passphrase opens; check file and passphrase"
         )
 
+    def to_pem(self) -> bytes:
+        """PKCS#8 PEM, not encrypted."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
     def wrap(self, content_key: bytes, recipient: PublicKey) -> bytes:
         """Wrap a content key, with this key as the ephemeral one."""
         from cryptography.hazmat.primitives.keywrap import aes_key_wrap

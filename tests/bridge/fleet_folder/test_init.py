@@ -47,7 +47,7 @@ def test_the_root_verifies_and_names_the_keys_that_lie_there(fleet: Made) -> Non
 def test_every_private_key_is_its_owners_alone(fleet: Made) -> None:
     run("pki", "issue", "device", "gw-1", "--fleet", fleet.path)
     private = [path for path in fleet.path.rglob("*.pem") if b"PRIVATE KEY" in path.read_bytes()]
-    assert len(private) == 16
+    assert len(private) == 17
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 
