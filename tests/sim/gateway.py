@@ -243,7 +243,8 @@ class SimGateway:
             return
         self._files, self.storage = files, storage
         self._inbox = make_inbox(self.limits)
-        settings = settings_of(self.config, _certificate(self.device.certificate), root, storage.slots)
+        certificate, key = _certificate(self.device.certificate), self.device.agreement_key
+        settings = settings_of(self.config, certificate, root, storage.slots, key)
         release = self.release_in(storage.started.boot.running)
         is_newer = release in self.behaviour.newer_agents
         settings = replace(settings, agent_version="0.2.0" if is_newer else "0.1.0")

@@ -17,6 +17,7 @@ from narrowboat_protocol.documents import Report
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.states import State
+from narrowboat_protocol.suit import AgreementKey, ContentKey
 from tests.sim.disk import SimDisk
 from tests.sim.factory import make_disk
 from tests.sim.gateway import SimGateway
@@ -53,16 +54,21 @@ class Stage:
         kit = self.fleet.device("gw-1")
         # Ed25519 signs the same bytes the same way, so that equal runs leave equal disks.
         signer = PrivateKey.generate(Algorithm.ED25519)
-        self.device = DeviceKit(kit.name, signer, kit.certificate, kit.fleet_id)
+        key = AgreementKey.generate()
+        self.device = DeviceKit(kit.name, signer, kit.certificate, kit.fleet_id, key)
         self.factory = self.fleet.make_release(_image(1), version="1", sequence=1)
         self.newer = self.fleet.make_release(_image(2), version="2", sequence=2)
         self.newest = self.fleet.make_release(_image(3), version="3", sequence=3)
+        content_key = ContentKey(bytes(range(16)), b"\xff" * 16)
+        self.encrypted = self.fleet.make_release(
+            _image(4), version="4", sequence=4, content_key=content_key, sealed_to=[key.public]
+        )
         trust = self.fleet.trust()
         self.sequences = {r.digest: trust.open_release(r.envelope).sequence for r in self.releases}
 
     @property
     def releases(self) -> tuple[MadeRelease, ...]:
-        return self.factory, self.newer, self.newest
+        return self.factory, self.newer, self.newest, self.encrypted
 
     @cached_property
     def images(self) -> dict[bytes, bytes | None]:
@@ -271,8 +277,19 @@ def _withdraw(play: Play) -> None:
 
 
 def _rot(play: Play) -> None:
-    """A bit of what is written rots before it is proved."""
     _want_newer(play)
+    _let_a_bit_rot(play)
+
+
+def _rot_encrypted(play: Play) -> None:
+    """It takes hashes and frames of an encrypted payload to mend."""
+    if play.server.knowledge.wanted is None:
+        play.server.want(play.stage.encrypted)
+    _let_a_bit_rot(play)
+
+
+def _let_a_bit_rot(play: Play) -> None:
+    """A bit of what is written rots before it is proved."""
 
     def look() -> None:
         attempt = play.invariants.attempt
@@ -323,6 +340,7 @@ SCENES = (
     Scene("panic", from_factory, _panic, lambda s: {(State.ROLLED_BACK, s.factory.digest)}),
     Scene("abort", from_factory, _withdraw, lambda s: {(None, s.factory.digest)}),
     Scene("rot", from_factory, _rot, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
+    Scene("encrypted", from_factory, _rot_encrypted, lambda s: {(State.SUCCEEDED, s.encrypted.digest)}),
     Scene("short", from_factory, _write_and_read_short, lambda s: {(State.SUCCEEDED, s.newer.digest)}),
     Scene("deaf", from_factory, _never_acknowledge, lambda s: {(None, s.factory.digest)}, is_long=True),
     Scene("window", from_factory, _want_in_window, lambda s: {(State.SUCCEEDED, s.newer.digest)}),

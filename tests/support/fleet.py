@@ -48,6 +48,7 @@ from narrowboat_protocol.payload import Codec, Head, PayloadWriter, parse_head
 from narrowboat_protocol.release_file import encode_header, encode_trailer
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import (
+    AgreementKey,
     ContentKey,
     Image,
     Manifest,
@@ -121,6 +122,8 @@ class DeviceKit:
     key: PrivateKey
     certificate: bytes
     fleet_id: bytes
+    agreement_key: AgreementKey | None = None
+    """Opens the keys of encrypted payloads."""
 
     def hello(self, *, pair: tuple[int, int] = (1, 1), nonce: bytes = bytes(16), **changes: object) -> bytes:
         """A signed hello of a gateway with two slots that runs nothing of ours in slot `a`; `changes` are fields of
