@@ -142,7 +142,13 @@ def largest() -> Iterator[Document]:
     )
     windows = ((0, 86_400),) * 8
     reference = PayloadReference(
-        digest=bytes(32), kind=0, size=top, head_size=1 << 22, head_sha256=bytes(32), sources=("s" * 500,) * 8
+        digest=bytes(32),
+        kind=0,
+        size=top,
+        head_size=1 << 22,
+        head_sha256=bytes(32),
+        sources=("s" * 500,) * 8,
+        encryption=bytes(3072),
     )
     slot = SlotInfo(name=name, size=top, release=bytes(32), version=version)
     yield FetchRequest(payload=bytes(32), ranges=((top, 32_768),) * 32, block_bytes=65_536)
@@ -164,6 +170,7 @@ def largest() -> Iterator[Document]:
         agent_version=version,
         challenge=bytes(16),
         state=State.ROLLBACK_FAILED,
+        agreement_key=PrivateKey.generate(Algorithm.ESP256).public.to_cbor(),
     )
     yield Report(
         device=name,

@@ -28,6 +28,7 @@ from narrowboat_protocol.errors import Reason
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.model import Document
 from narrowboat_protocol.states import TABLE, State
+from narrowboat_protocol.suit.encryption import INFO_BYTES_MAX, RECIPIENTS_MAX
 from narrowboat_protocol.topics import EVENT_TOPIC, READ_BY_OWNER, ROOT_TOPIC, WRITTEN_BY_OWNER, level_pattern
 from narrowboat_protocol.transfer import FetchRequest
 from tests.support.paths import REPOSITORY
@@ -122,6 +123,8 @@ def test_every_limit_is_the_one_that_holds() -> None:
         "nesting of CBOR": limits.depth_max,
         "an X.509 certificate": length_max(Hello, "certificate"),
         "the source of a payload, in characters": SOURCE_LENGTH_MAX,
+        "an encryption info": INFO_BYTES_MAX,
+        "recipients of an encryption info": RECIPIENTS_MAX,
         "an image": limits.image_bytes_max,
         "the head of a payload": limits.head_bytes_max,
         "image bytes of one frame of a full payload": limits.full_frame_image_bytes_max,

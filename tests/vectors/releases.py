@@ -15,6 +15,7 @@ from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.release_file import MAGIC, encode_header, encode_trailer
 from narrowboat_protocol.suit import Image, Manifest, add_signature, build_envelope, class_id, parse_envelope, vendor_id
+from narrowboat_protocol.suit.encryption import INFO_BYTES_MAX
 from tests.support.suit_manifests import Parts, authentication, dump, sign, with_members
 
 from .images import built
@@ -160,7 +161,12 @@ def release_files_file() -> Vectors:
         "a payload longer than any": (MAGIC + b"\xff" * 8 + good[16:], Reason.BAD_DOCUMENT),
         "no envelope": (header + payload + bytes(8), Reason.BAD_DOCUMENT),
         "an encryption info longer than any": (
-            header + payload + (4097).to_bytes(4, "big") + trailer[4:8] + bytes(4097) + envelope,
+            header
+            + payload
+            + (INFO_BYTES_MAX + 1).to_bytes(4, "big")
+            + trailer[4:8]
+            + bytes(INFO_BYTES_MAX + 1)
+            + envelope,
             Reason.BAD_DOCUMENT,
         ),
         "an envelope cut short": (good[:-1], Reason.BAD_DOCUMENT),

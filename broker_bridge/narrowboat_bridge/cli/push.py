@@ -6,7 +6,8 @@ one that is done does nothing. The broker's acknowledgement bounds what is under
 the bridge's offset does, for it is told after a sync.
 
 The file is verified here first, as a gateway would, since the bridge decodes nothing: what was built wrong
-must not get as far as the gateways.
+must not get as far as the gateways. Of an encrypted payload, whose key an operator does not have, that is what can be
+checked without it: the release, and that each frame is the one that was built.
 
 A batch ends after some MiB or some seconds, whichever comes first, so that a slow line is asked about as
 often as a fast one.

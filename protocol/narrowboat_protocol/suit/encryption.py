@@ -29,7 +29,7 @@ from .numbers import A128CTR, A128KW, ECDH_ES_A128KW, ENCRYPT_TAG
 
 CONTENT_KEY_BYTES = 16
 IV_BYTES = 16
-INFO_BYTES_MAX = 4096
+INFO_BYTES_MAX = 3072
 RECIPIENTS_MAX = 16
 
 _ALG, _KID, _IV, _EPHEMERAL = 1, 4, 5, -1
@@ -144,7 +144,8 @@ def unseal(info: bytes, key: AgreementKey) -> ContentKey:
             return ContentKey(key.unwrap(wrapped, ephemeral), iv)
     raise TrustError(
         Reason.NO_KEY,
-        f"expected a content key sealed to key {key.public.kid.hex()[:16]}, got one for {len(recipients)} others",
+        f"expected a content key sealed to key {key.public.kid.hex()[:16]}, got one for {len(recipients)} others; build"
+        " the release with --encrypt-to that key",
     )
 
 
