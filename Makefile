@@ -11,7 +11,7 @@ SECONDS ?= 60
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cbor6 test-lowest soak lint bench fuzz vectors clean
+.PHONY: help setup demo test test-cbor6 test-lowest soak lint bench bench-links fuzz vectors clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -51,6 +51,10 @@ bench: ## throughput, memory and latency, as ratios to nginx and curl
 	@$(BOOTSTRAP) mosquitto mke2fs nginx curl
 	@$(BIN)/python -m tests.bench
 
+bench-links: ## downloads over bad lines, as ratios to curl; needs root and /dev/net/tun, and half an hour
+	@$(BOOTSTRAP) mosquitto mke2fs nginx curl ip nsenter
+	@$(BIN)/python -m tests.bench.links
+
 fuzz: ## hostile bytes for every decoder, SECONDS=60 shared among them; with atheris where it is installed
 	@$(BOOTSTRAP)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
@@ -61,5 +65,5 @@ vectors: ## write tests/vectors anew
 
 clean: ## remove environments, caches and build results
 	rm -rf .venv .venv-cbor6 .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .demo .bench dist protocol/dist device/dist broker_bridge/dist
+	rm -rf .demo .bench .bench-links dist protocol/dist device/dist broker_bridge/dist
 	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +

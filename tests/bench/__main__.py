@@ -110,9 +110,9 @@ class Bench:
             conf.write(_PLAIN_LISTENER.format(port=self._plain_port))
         self._servers = {"broker": self._fleet.start_broker(), "bridge": self._fleet.start_bridge()}
         self._releases = {
-            name: self._release(name, source, codec, level)
+            name: self._fleet.make_release(name, source, codec, level)
             for name, source, codec, level in (
-                ("seed", self._seed, "stored", 1),
+                ("seed", self._seed, "stored", None),
                 ("zstd", self._image, "zstd", 12),
                 ("lzma", self._image, "lzma", 6),
                 ("large", large, "zstd", 1),
@@ -121,19 +121,6 @@ class Bench:
         self._nginx = Nginx(self._folder / "nginx", served, self._fleet.path / "broker", self._free_pair())
         self._nginx.start(self._children)
         self._fleet.wait_until_served()
-
-    def _release(self, name: str, image: Path, codec: str, level: int) -> Path:
-        toml = self._folder / f"{name}.toml"
-        leveled = "" if codec == "stored" else f"level = {level}\n"
-        toml.write_text(
-            f'component = "rootfs"\nvendor = "example.com"\nclasses = ["gateway-a"]\nversion = "{name}"\nsequence = 1\n'
-            f'image = "{image}"\ncodec = "{codec}"\n{leveled}'
-        )
-        release = self._folder / f"{name}.nbr"
-        self._fleet.narrowboat("release", "build", str(toml), "-o", str(release))
-        key = self._fleet.path / "keys" / "release-1.pem"
-        self._fleet.narrowboat("release", "sign", str(release), "--key", str(key))
-        return release
 
     def _campaign(self, name: str) -> None:
         self._fleet.narrowboat("release", "push", str(self._releases[name]), "--wait")
@@ -188,7 +175,9 @@ class Bench:
                 cpu[name].append(cpu_s(server.pid) - before[name])
             target = gateway.folder / "curl.out"
             theirs["plain"].append(size / self._nginx.fetch("image-64", target, None).total_s)
-            theirs["tls"].append(size / self._nginx.fetch("image-64", target, self._identity(gateway)).total_s)
+            theirs["tls"].append(
+                size / self._nginx.fetch("image-64", target, ClientIdentity.of(gateway.folder)).total_s
+            )
             shutil.rmtree(gateway.folder)
             gateway = self._gateway(size, self._plain_port)
             figures = self._probe(gateway, "written", "--plain")
@@ -246,7 +235,7 @@ class Bench:
                 self._probe(gateway, "first_block")
                 figures = self._probe(gateway, "first_block")
                 ours.append(figures["first_block"])
-                identity = self._identity(gateway)
+                identity = ClientIdentity.of(gateway.folder)
                 fetched = self._nginx.fetch("small", gateway.folder / "curl.out", identity, curl_link.port)
                 theirs.append(fetched.first_byte_s)
                 shutil.rmtree(gateway.folder)
@@ -267,10 +256,6 @@ class Bench:
         return figures
 
     # Small parts.
-
-    def _identity(self, gateway: Gateway) -> ClientIdentity:
-        folder = gateway.folder
-        return ClientIdentity(folder / "certificate.pem", folder / "key.pem", folder / "server-ca.pem")
 
     def _free_pair(self) -> tuple[int, int]:
         ports = free_ports()

@@ -20,9 +20,9 @@ http {{
     sendfile on;
     client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
     uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-    server {{ listen 127.0.0.1:{plain_port}; root {served}; }}
+    server {{ listen {host}:{plain_port}; root {served}; }}
     server {{
-        listen 127.0.0.1:{tls_port} ssl;
+        listen {host}:{tls_port} ssl;
         root {served};
         ssl_certificate {certificate};
         ssl_certificate_key {key};
@@ -42,6 +42,11 @@ class ClientIdentity:
     key: Path
     server_ca: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> ClientIdentity:
+        """That of the gateway which lives there."""
+        return cls(folder / "certificate.pem", folder / "key.pem", folder / "server-ca.pem")
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -54,14 +59,18 @@ class Fetched:
 class Nginx:
     """Serves `served` on two ports."""
 
-    def __init__(self, folder: Path, served: Path, broker_home: Path, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, folder: Path, served: Path, broker_home: Path, ports: tuple[int, int], host: str = "127.0.0.1"
+    ) -> None:
         self._folder = folder
+        self._host = host
         self._plain_port, self._tls_port = ports
         folder.mkdir()
         tls = broker_home / "tls"
         (folder / "nginx.conf").write_text(
             _CONF.format(
                 folder=folder,
+                host=host,
                 served=served,
                 plain_port=self._plain_port,
                 tls_port=self._tls_port,
@@ -82,20 +91,22 @@ class Nginx:
 
     def fetch(self, name: str, target: Path, identity: ClientIdentity | None, port: int | None = None) -> Fetched:
         """Have curl write a file; with `identity` over mutual TLS, by another `port` if a relay stands between."""
-        scheme, default = ("https", self._tls_port) if identity else ("http", self._plain_port)
         command = [
-            require_tool("curl"), "--silent", "--show-error", "--fail", "--output", str(target),
-            "--write-out", "%{time_total} %{time_starttransfer}", f"{scheme}://127.0.0.1:{port or default}/{name}",
+            *self.command(name, target, identity, port), "--write-out", "%{time_total} %{time_starttransfer}",
         ]  # fmt: skip
-        if identity:
-            command += [
-                "--cacert",
-                str(identity.server_ca),
-                "--cert",
-                str(identity.certificate),
-                "--key",
-                str(identity.key),
-            ]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         total, first = printed.split()
         return Fetched(float(total), float(first))
+
+    def command(self, name: str, target: Path, identity: ClientIdentity | None, port: int | None = None) -> list[str]:
+        """What has curl do that."""
+        scheme, default = ("https", self._tls_port) if identity else ("http", self._plain_port)
+        command = [
+            require_tool("curl"), "--silent", "--show-error", "--fail", "--output", str(target),
+            f"{scheme}://{self._host}:{port or default}/{name}",
+        ]  # fmt: skip
+        if identity:
+            command += [
+                "--cacert", str(identity.server_ca), "--cert", str(identity.certificate), "--key", str(identity.key),
+            ]  # fmt: skip
+        return command

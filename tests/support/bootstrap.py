@@ -34,7 +34,7 @@ from .tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge"))
-PACKAGE_OF = {"fusermount3": "fuse3", "mke2fs": "e2fsprogs"}
+PACKAGE_OF = {"fusermount3": "fuse3", "ip": "iproute2", "mke2fs": "e2fsprogs", "nsenter": "util-linux"}
 # Linters run nothing of ours, the oldest cwt wants a newer cryptography than we do, and tuf is asked elsewhere.
 NOT_IN_LOWEST = frozenset({"cwt", "import-linter", "mypy", "ruff", "securesystemslib[crypto]", "tuf"})
 SERVICES = ("mosquitto", "nginx")

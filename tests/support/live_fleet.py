@@ -80,13 +80,24 @@ class LiveFleet:
         environment = {"NARROWBOAT_OPERATOR": str(self.path / "operators" / "operator")}
         return run([NARROWBOAT, *arguments], environment)
 
-    def init(self, *arguments: str) -> None:
+    def init(self, *arguments: str, host: str = "127.0.0.1") -> None:
         ports = self.ports
         self.narrowboat(
-            "init", str(self.path), "--host", "127.0.0.1",
+            "init", str(self.path), "--host", host,
             "--device-port", str(ports.device), "--enrol-port", str(ports.enrol),
             "--staff-port", str(ports.staff), "--bridge-port", str(ports.bridge), *arguments,
         )  # fmt: skip
+
+    def make_release(self, name: str, image: Path, codec: str, level: int | None = None) -> Path:
+        """Build a release of an image, of version `name`, and sign it; its file."""
+        toml, release = self.folder / f"{name}.toml", self.folder / f"{name}.nbr"
+        toml.write_text(
+            f'component = "rootfs"\nvendor = "example.com"\nclasses = ["gateway-a"]\nversion = "{name}"\nsequence = 1\n'
+            f'image = "{image}"\ncodec = "{codec}"\n' + (f"level = {level}\n" if level is not None else "")
+        )
+        self.narrowboat("release", "build", str(toml), "-o", str(release))
+        self.narrowboat("release", "sign", str(release), "--key", str(self.path / "keys" / "release-1.pem"))
+        return release
 
     def start_broker(self) -> Child:
         broker = self.path / "broker"

@@ -89,6 +89,11 @@ class Children:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._children: list[Child] = []
 
+    @property
+    def folder(self) -> Path:
+        """Where the logs are."""
+        return self._logs
+
     def __enter__(self) -> Self:
         return self
 
