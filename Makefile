@@ -17,7 +17,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: ## environment and system programs for demo and test
-	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3 faketime
+	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3 faketime softhsm2-util
 
 demo: setup ## a signed release on its way to three gateways over broken links
 	@$(BIN)/python -m tests.demo
@@ -30,14 +30,14 @@ test-cbor6: ## the protocol's tests with cbor2 6, which cwt does not work with
 	.venv-cbor6/bin/python -m pytest -m "not cwt" tests/protocol $(PYTEST_ARGS)
 
 test-lowest: ## what rests most on other packages, with the lowest versions that are declared
-	@$(BOOTSTRAP) --lowest
+	@$(BOOTSTRAP) --lowest softhsm2-util
 	.venv-lowest/bin/python -m pytest -m "not packaging and not cwt" tests/test_packaging.py \
 		tests/protocol/test_cbor.py tests/protocol/test_cose.py tests/protocol/test_documents.py \
 		tests/protocol/test_vectors.py tests/device/commands tests/device/test_link.py \
-		tests/bridge/test_pki.py tests/bridge/test_store.py $(PYTEST_ARGS)
+		tests/bridge/test_pki.py tests/bridge/test_store.py tests/tokens $(PYTEST_ARGS)
 
 soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and a tenth as many storms; an hour or two
-	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3
+	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3 softhsm2-util
 	@$(BIN)/python -m tests.soak --seeds $(SEEDS)
 
 lint: ## ruff, mypy --strict, import contracts
@@ -65,5 +65,5 @@ vectors: ## write tests/vectors anew
 
 clean: ## remove environments, caches and build results
 	rm -rf .venv .venv-cbor6 .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .demo .bench .bench-links dist protocol/dist device/dist broker_bridge/dist
-	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .demo .bench .bench-links dist protocol/dist device/dist broker_bridge/dist tokens/dist
+	find protocol device broker_bridge tokens tests -name __pycache__ -type d -prune -exec rm -rf {} +

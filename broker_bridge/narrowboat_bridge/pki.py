@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import DocumentError, Reason, TrustError, UsageError
-from narrowboat_protocol.keys import PublicKey, public_key_from_cryptography
+from narrowboat_protocol.keys import PrivateKey, PublicKey, public_key_from_cryptography
 from narrowboat_protocol.topics import is_name
 
 AUTHORITY_DAYS = 20 * 365
@@ -58,7 +58,7 @@ class Usage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority with its private key, which its repr does not show."""
+    """A certificate authority with its private key, which its repr does not show. The key may be in a token."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
@@ -72,23 +72,29 @@ class Authority:
         return key_to_pem(self.key)
 
     @classmethod
-    def from_pem(cls, certificate_pem: bytes, key_pem: bytes) -> Authority:
+    def of(cls, certificate_pem: bytes, private: PrivateKey) -> Authority:
         """Raises `UsageError` unless these are a P-256 authority's certificate and its key."""
+        key = private.in_cryptography
         try:
             certificate = x509.load_pem_x509_certificate(certificate_pem)
-            key = serialization.load_pem_private_key(key_pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise UsageError(Reason.BAD_USE, "expected an authority's certificate and its key, in PEM") from None
+            raise UsageError(Reason.BAD_USE, "expected an authority's certificate, in PEM, got other bytes") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise UsageError(Reason.BAD_USE, "expected an authority's certificate and the P-256 key that belongs to it")
         return cls(certificate, key)
 
     @classmethod
-    def create(cls, common_name: str, now_s: int, days: int | None = AUTHORITY_DAYS) -> Authority:
-        """A new self-signed authority that can issue certificates and no further authorities; without expiry if `days`
-        is None, as the one that issues birth certificates must be.
+    def create(
+        cls,
+        common_name: str,
+        now_s: int,
+        days: int | None = AUTHORITY_DAYS,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> Authority:
+        """A new self-signed authority, of a new key if none is given, that can issue certificates and no further
+        authorities; without expiry if `days` is None, as the one that issues birth certificates must be.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or new_key()
         name = _name(common_name)
         begins, ends = _validity(now_s, days)
         builder = _builder(name, name, key.public_key(), begins, ends)

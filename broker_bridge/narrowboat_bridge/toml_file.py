@@ -11,13 +11,14 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.toml_text import CONFIG_BYTES_MAX, parse_toml
 
 from .files import read_bounded
+from .key_place import KeyPlace, key_setting
 
 _FAULTS_SHOWN_MAX = 5
 
@@ -32,8 +33,15 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
         raise ValueError("expected a user of this machine after ~, got another; write the whole path") from None
 
 
+def _key_beside_the_file(value: object, info: ValidationInfo) -> KeyPlace:
+    place = key_setting(value)
+    return _beside_the_file(place, info) if isinstance(place, Path) else place
+
+
 Location = Annotated[Path, Field(strict=False), AfterValidator(_beside_the_file)]
 """A path; a relative one starts at the folder of the file that names it."""
+KeyLocation = Annotated[KeyPlace, PlainValidator(_key_beside_the_file)]
+"""The path of a key, or the URI of one in a token."""
 
 
 class TomlFile(BaseModel):

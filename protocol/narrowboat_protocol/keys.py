@@ -130,6 +130,11 @@ class PrivateKey:
     def public(self) -> PublicKey:
         return self._public
 
+    @property
+    def in_cryptography(self) -> ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
+        """For what the cryptography library itself builds and signs: certificates, requests, revocation lists."""
+        return self._key
+
     def sign(self, message: bytes) -> bytes:
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(message)
@@ -137,7 +142,7 @@ class PrivateKey:
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
-        """PKCS#8 PEM, encrypted if a passphrase is given."""
+        """PKCS#8 PEM, encrypted if a passphrase is given. Raises `UsageError` for a key in a token, which keeps it."""
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase is not None:
             encryption = serialization.BestAvailableEncryption(passphrase)

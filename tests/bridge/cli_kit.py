@@ -13,7 +13,7 @@ from pathlib import Path
 
 from narrowboat_bridge.cli import main
 
-SOURCES = [str(Path(__file__).parents[2] / folder) for folder in ("protocol", "broker_bridge", "device")]
+SOURCES = [str(Path(__file__).parents[2] / folder) for folder in ("protocol", "broker_bridge", "device", "tokens")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from narrowboat_bridge.pki import (
 )
 from narrowboat_protocol.documents.enrolment import CERTIFICATE_DAYS
 from narrowboat_protocol.errors import DocumentError, Reason, TrustError, UsageError
-from narrowboat_protocol.keys import public_key_from_cryptography
+from narrowboat_protocol.keys import PrivateKey, public_key_from_cryptography
 
 NOW_S = 1_800_000_000
 DAY_S = 86_400
@@ -211,17 +211,17 @@ def test_the_key_of_an_authority_never_shows() -> None:
 
 
 def test_an_authority_is_read_back_from_its_files() -> None:
-    again = Authority.from_pem(CA.certificate_pem, CA.key_pem)
+    again = Authority.of(CA.certificate_pem, PrivateKey.from_pem(CA.key_pem))
     assert verify_device_certificate(der(issue_client(again, NAME, KEY.public_key(), NOW_S)), [CA.certificate], NOW_S)
 
 
 @pytest.mark.parametrize(
     ("certificate", "key"),
-    [(CA.certificate_pem, OTHER_CA.key_pem), (b"", CA.key_pem), (CA.certificate_pem, b""), (CA.key_pem, CA.key_pem)],
+    [(CA.certificate_pem, OTHER_CA.key_pem), (b"", CA.key_pem), (CA.key_pem, CA.key_pem)],
 )
 def test_a_certificate_with_the_key_of_another_is_no_authority(certificate: bytes, key: bytes) -> None:
     with pytest.raises(UsageError):
-        Authority.from_pem(certificate, key)
+        Authority.of(certificate, PrivateKey.from_pem(key))
 
 
 # Verification.

@@ -120,9 +120,7 @@ class Lab:
         path = self.fleet.path
         root_data = (path / "root" / "1.root").read_bytes()
         trust = Trust(root_data)
-        ca = Authority.from_pem(
-            (path / "pki" / "device-ca.pem").read_bytes(), (path / "pki" / "device-ca-key.pem").read_bytes()
-        )
+        ca = Authority.of((path / "pki" / "device-ca.pem").read_bytes(), self._key("pki/device-ca-key.pem"))
         return FleetKit(
             root_data=root_data,
             fleet_id=trust.fleet_id,
@@ -262,9 +260,7 @@ class Lab:
         """A certificate that a listener accepts, for somebody of whom this fleet knows no more than the name."""
         pki, folder = self.fleet.path / "pki", self.folder / f"{listener}-{name}"
         folder.mkdir()
-        authority = Authority.from_pem(
-            (pki / f"{listener}-ca.pem").read_bytes(), (pki / f"{listener}-ca-key.pem").read_bytes()
-        )
+        authority = Authority.of((pki / f"{listener}-ca.pem").read_bytes(), self._key(f"pki/{listener}-ca-key.pem"))
         key = new_key()
         (folder / "certificate.pem").write_bytes(issue_client(authority, name, key.public_key(), int(time.time())))
         (folder / "key.pem").write_bytes(key_to_pem(key))

@@ -87,7 +87,9 @@ def test_a_certificate_is_renewed_at_any_age_by_the_key_alone(lab: Lab, age_days
     config = applicant(lab, name, claim)
     ask_operator(lab, "device", "register", name, "--key", kid_of(config))
     pki = lab.fleet.path / "pki"
-    authority = OurAuthority.from_pem((pki / "device-ca.pem").read_bytes(), (pki / "device-ca-key.pem").read_bytes())
+    authority = OurAuthority.of(
+        (pki / "device-ca.pem").read_bytes(), PrivateKey.from_pem((pki / "device-ca-key.pem").read_bytes())
+    )
     key = read_signer(DISK, config).public
     public = ec.EllipticCurvePublicNumbers(
         int.from_bytes(key.to_cbor()[-2], "big"), int.from_bytes(key.to_cbor()[-3], "big"), ec.SECP256R1()  # type: ignore[arg-type]

@@ -63,7 +63,9 @@ class Aged:
     def age(self, days: int) -> None:
         """Give it a certificate that was issued so long ago."""
         pki = self.lab.fleet.path / "pki"
-        authority = Authority.from_pem((pki / "device-ca.pem").read_bytes(), (pki / "device-ca-key.pem").read_bytes())
+        authority = Authority.of(
+            (pki / "device-ca.pem").read_bytes(), PrivateKey.from_pem((pki / "device-ca-key.pem").read_bytes())
+        )
         public = load_pem_private_key(self.config.broker.key.read_bytes(), None).public_key()
         old = issue_client(authority, self.name, public, int(time.time()) - days * 86_400)  # type: ignore[arg-type]
         self.config.broker.certificate.write_bytes(old)

@@ -82,7 +82,8 @@ def _device_config(data: bytes) -> None:
 def _bridge_config(data: bytes) -> None:
     config = bridge_config.load_config(_SCRATCH.holding(data))
     assert len(bytes.fromhex(config.fleet_id)) == len(FLEET_ID)
-    _usable(config.store_path, config.trust.roots, config.keys.director, config.broker.ca)
+    keys = (config.keys.director, config.keys.bridge, config.keys.device_ca)
+    _usable(config.store_path, config.trust.roots, config.broker.ca, *(key for key in keys if isinstance(key, Path)))
 
 
 def _release_toml(data: bytes) -> None:

@@ -198,7 +198,7 @@ def _make_swarm(lab: Lab, devices: int) -> list[Greeter]:
     pki, folder = lab.fleet.path / "pki", lab.folder / "swarm"
     folder.mkdir()
     certificate, key_file = (pki / f"{Listener.DEVICE}-ca.pem").read_bytes(), folder / "key.pem"
-    authority = Authority.from_pem(certificate, (pki / f"{Listener.DEVICE}-ca-key.pem").read_bytes())
+    authority = Authority.of(certificate, PrivateKey.from_pem((pki / f"{Listener.DEVICE}-ca-key.pem").read_bytes()))
     key, now_s = new_key(), int(time.time())
     key_file.write_bytes(key_to_pem(key))
     greeters = []

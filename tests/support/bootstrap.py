@@ -27,14 +27,22 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge"))
-PACKAGE_OF = {"fusermount3": "fuse3", "ip": "iproute2", "mke2fs": "e2fsprogs", "nsenter": "util-linux"}
+PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge", "tokens"))
+PACKAGE_OF = {
+    "fusermount3": "fuse3",
+    "ip": "iproute2",
+    "mke2fs": "e2fsprogs",
+    "nsenter": "util-linux",
+    "softhsm2-util": "softhsm2",
+}
+"""As Debian calls them."""
 # Linters run nothing of ours, the oldest cwt wants a newer cryptography than we do, and tuf is asked elsewhere.
 NOT_IN_LOWEST = frozenset({"cwt", "import-linter", "mypy", "ruff", "securesystemslib[crypto]", "tuf"})
 SERVICES = ("mosquitto", "nginx")
@@ -95,6 +103,8 @@ class PackageManager:
 
     command: str
     script: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Of packages that have another name than in Debian."""
 
 
 _APT_SCRIPT = """
@@ -115,8 +125,8 @@ done
 # In order of search. Only Debian starts and enables what it installs.
 PACKAGE_MANAGERS = {
     "apt-get": PackageManager("apt-get install --no-install-recommends {packages}", _APT_SCRIPT),
-    "dnf": PackageManager("dnf install {packages}", "dnf install -y --quiet {packages}"),
-    "apk": PackageManager("apk add {packages}", "apk add --quiet {packages}"),
+    "dnf": PackageManager("dnf install {packages}", "dnf install -y --quiet {packages}", {"softhsm2": "softhsm"}),
+    "apk": PackageManager("apk add {packages}", "apk add --quiet {packages}", {"softhsm2": "softhsm"}),
 }
 
 
@@ -155,8 +165,8 @@ def provide_programs(programs: list[str]) -> None:
 
 
 def install_packages(packages: list[str]) -> None:
-    names = shlex.join(packages)
     manager = next((manager for tool, manager in PACKAGE_MANAGERS.items() if find_tool(tool)), None)
+    names = shlex.join(packages if manager is None else [manager.names.get(name, name) for name in packages])
     if manager is None:
         raise SetupError(f"{names} missing, and no {', '.join(PACKAGE_MANAGERS)} here; {_BY_HAND}")
     prefix = become_root()

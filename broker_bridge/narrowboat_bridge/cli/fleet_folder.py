@@ -140,7 +140,7 @@ class FleetFolder:
         """The authority that issues to a kind of party, one of `PARTIES`."""
         certificate = read_bounded(authority_file(self.path, party), _PEM_BYTES_MAX)
         key = load_key(authority_key_file(self.path, party), passphrase)
-        return Authority.from_pem(certificate, key.to_pem())
+        return Authority.of(certificate, key)
 
 
 def authority_file(fleet: Path, party: str) -> Path:
@@ -151,6 +151,7 @@ def authority_key_file(fleet: Path, party: str) -> Path:
     return fleet / "pki" / f"{party}-ca-key.pem"
 
 
-def save_authority(fleet: Path, party: str, authority: Authority, passphrase: bytes | None) -> None:
+def save_authority(fleet: Path, party: str, authority: Authority, key: bytes) -> None:
+    """Write an authority's certificate, and what goes into the file of its key: the key, or where it is."""
     write_new(authority_file(fleet, party), authority.certificate_pem, PUBLIC)
-    write_new(authority_key_file(fleet, party), PrivateKey(authority.key).to_pem(passphrase), PRIVATE)
+    write_new(authority_key_file(fleet, party), key, PRIVATE)

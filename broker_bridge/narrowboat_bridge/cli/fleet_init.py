@@ -22,6 +22,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from narrowboat_protocol.cose import fleet_id_of
 from narrowboat_protocol.documents import (
@@ -35,15 +36,17 @@ from narrowboat_protocol.documents import (
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.suit import AgreementKey
+from narrowboat_protocol.token_uri import TokenUri
 
 from ..broker_home import BrokerCertificates, Listener, Ports, write_broker_home
 from ..files import PRIVATE, PUBLIC, write_new
+from ..key_place import key_in_token, uri_in
 from ..pki import Authority, issue_crl, issue_server, key_to_pem, new_key
 from .arguments import Subparsers, add_command, class_name, domain, host, name, port, positive
 from .exits import ExitCode
 from .fleet_folder import FILE_NAME, PARTIES, SERVER, FleetFolder, save_authority
 from .identities import make_bridge, make_operator
-from .key_files import add_passphrase_arguments, passphrase_of, save_key
+from .key_files import add_passphrase_arguments, key_argument, passphrase_of, save_key
 from .output import print_result
 from .pki import save_operators
 from .root_changes import YEAR_S, first_root
@@ -123,6 +126,8 @@ class Plan:
     release_threshold: int
     root_years: int
     passphrase: bytes | None
+    device_ca_key: bytes | None = None
+    """What the file of the device authority's key holds, if that key is in a token: its URI."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -167,6 +172,12 @@ def add_parser(subparsers: Subparsers) -> None:
     option("--release-keys", metavar="N", type=positive, default=1, help="how many to make (default: 1)")
     option("--release-threshold", metavar="N", type=positive, default=1, help="how many must sign (default: 1)")
     option("--root-years", metavar="N", type=positive, default=10, help="until the root expires (default: 10)")
+    option(
+        "--device-ca-key",
+        metavar="URI",
+        type=_uri,
+        help="make the device authority of this P-256 key in a token; its URI stands in the files of that key",
+    )
     add_passphrase_arguments(init, "the root, release, admin and CA keys")
 
 
@@ -182,6 +193,7 @@ def _init(arguments: argparse.Namespace) -> int:
         release_threshold=arguments.release_threshold,
         root_years=arguments.root_years,
         passphrase=passphrase_of(arguments),
+        device_ca_key=arguments.device_ca_key,
     )
     fleet = create_fleet(arguments.folder, plan, int(time.time()))
     if arguments.json:
@@ -191,6 +203,13 @@ def _init(arguments: argparse.Namespace) -> int:
     else:
         print(_next_steps(fleet, plan))
     return ExitCode.OK
+
+
+def _uri(text: str) -> bytes:
+    """The line that stands in a key file for a key in a token."""
+    if not isinstance(key_argument(text), TokenUri):
+        raise argparse.ArgumentTypeError("expected a pkcs11: URI, got something else")
+    return text.encode() + b"\n"
 
 
 def create_fleet(folder: Path, plan: Plan, now_s: int) -> FleetFolder:
@@ -241,9 +260,10 @@ def _fill(path: Path, plan: Plan, now_s: int) -> None:
     for part in ("root", "keys", "pki", "broker", "bridge"):
         (path / part).mkdir(mode=0o700)
     keys = _create_keys(path, plan)
-    authorities = {party: Authority.create(f"narrowboat {party} CA", now_s) for party in PARTIES}
+    authorities = {party: _create_authority(party, plan, now_s) for party in PARTIES}
     for party, authority in authorities.items():
-        save_authority(path, party, authority, plan.passphrase)
+        key = plan.device_ca_key if party == Listener.DEVICE else None
+        save_authority(path, party, authority, key or PrivateKey(authority.key).to_pem(plan.passphrase))
     root = _root(plan, keys, authorities[SERVER], now_s)
     fleet_id = fleet_id_of(root.encode())
     write_new(path / "root" / "1.root", sign_model(root, fleet_id, keys[RoleName.ROOT]), PUBLIC)
@@ -263,10 +283,19 @@ def _fill(path: Path, plan: Plan, now_s: int) -> None:
     write_new(path / "bridge" / "bridge.toml", _BRIDGE_TOML.format_map(values).encode(), PUBLIC)
     fleet = FleetFolder.open(path)
     _fill_broker(fleet, plan, authorities, now_s)
-    _fill_bridge(fleet, authorities, now_s)
+    _fill_bridge(fleet, plan, authorities, now_s)
     _, operator_key = make_operator(fleet, authorities[Listener.STAFF], plan.operator, now_s)
     first = Operator(name=plan.operator, cose_key=operator_key.to_cbor(), role=OperatorRole.ADMIN)
     save_operators(fleet, 1, [first], keys[RoleName.ADMIN], approval_over=None)
+
+
+def _create_authority(party: str, plan: Plan, now_s: int) -> Authority:
+    """The device authority's key may be in a token; a new one is made for each of the others."""
+    uri = uri_in(plan.device_ca_key) if party == Listener.DEVICE and plan.device_ca_key else None
+    key = new_key() if uri is None else key_in_token(uri).in_cryptography
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(Reason.BAD_USE, f"{uri}: expected a P-256 key for the device authority, got Ed25519")
+    return Authority.create(f"narrowboat {party} CA", now_s, key=key)
 
 
 def _create_keys(path: Path, plan: Plan) -> dict[RoleName, list[PrivateKey]]:
@@ -312,10 +341,11 @@ def _fill_broker(fleet: FleetFolder, plan: Plan, authorities: Mapping[str, Autho
     write_broker_home(fleet.broker_home, certificates, plan.ports, user)
 
 
-def _fill_bridge(fleet: FleetFolder, authorities: Mapping[str, Authority], now_s: int) -> None:
+def _fill_bridge(fleet: FleetFolder, plan: Plan, authorities: Mapping[str, Authority], now_s: int) -> None:
     make_bridge(fleet, authorities[Listener.BRIDGE], BRIDGE_NAME, now_s)
     write_new(fleet.bridge / "device-ca.pem", authorities[Listener.DEVICE].certificate_pem, PUBLIC)
-    write_new(fleet.bridge / "device-ca-key.pem", authorities[Listener.DEVICE].key_pem, PRIVATE)
+    device_ca_key = plan.device_ca_key or authorities[Listener.DEVICE].key_pem
+    write_new(fleet.bridge / "device-ca-key.pem", device_ca_key, PRIVATE)
     (fleet.bridge / "data").mkdir(mode=0o700)
 
 

@@ -1,8 +1,8 @@
-"""Keys and certificates in files: how they are read and written, and where passphrases come from.
+"""Keys and certificates: how they are read and written, and where passphrases come from.
 
-A private key is PKCS#8 in PEM, readable by its owner only. A passphrase comes from a file or from an
+A private key in a file is PKCS#8 in PEM, readable by its owner only. A passphrase comes from a file or from an
 environment variable that is named on the command line, never from the command line itself, where every
-process list shows it.
+process list shows it. A key in a token has a PIN instead (see `narrowboat_tokens.pin`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from cryptography import x509
 from narrowboat_protocol.errors import NarrowboatError, Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey, PublicKey, public_key_from_pem
 from narrowboat_protocol.suit import AgreementKey
+from narrowboat_protocol.token_uri import TokenUri
 
 from ..files import PRIVATE, PUBLIC, read_bounded, write_new
+from ..key_place import KeyPlace, key_in_token, key_place, uri_in
 
 KeyT = TypeVar("KeyT", PrivateKey, AgreementKey)
 _KEY_BYTES_MAX = 16 * 1024
@@ -53,9 +55,20 @@ def passphrase_of(arguments: argparse.Namespace) -> bytes | None:
     return passphrase
 
 
-def load_key(path: Path, passphrase: bytes | None) -> PrivateKey:
-    """The private key in a PEM file. A passphrase is not used where the key has none."""
-    return _load(PrivateKey.from_pem, path, passphrase)
+def key_argument(text: str) -> KeyPlace:
+    """The file of a key, or the URI of one in a token. The text stays out of errors, as it may hold a PIN."""
+    try:
+        return key_place(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def load_key(place: KeyPlace, passphrase: bytes | None) -> PrivateKey:
+    """The private key in a token or in a PEM file. A passphrase is not used where the key has none."""
+    if isinstance(place, TokenUri):
+        return key_in_token(place)
+    uri = uri_in(read_bounded(place, _KEY_BYTES_MAX))
+    return _load(PrivateKey.from_pem, place, passphrase) if uri is None else key_in_token(uri)
 
 
 def load_agreement_key(path: Path, passphrase: bytes | None) -> AgreementKey:

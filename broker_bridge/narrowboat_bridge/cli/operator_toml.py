@@ -7,7 +7,7 @@
     ca = "server-ca.pem"                  the CA of the broker's certificate
     certificate = "cert.pem"
     key = "key.pem"                       of the certificate
-    signing_key = "signing-key.pem"       signs commands; its public half is in the operators document
+    signing_key = "signing-key.pem"       or a pkcs11: URI; signs commands; its public half is in the operators document
     root = "root.signed"
 
 Commands find it by `--config`, else by the environment variable NARROWBOAT_OPERATOR, else in the current
@@ -26,7 +26,7 @@ from pydantic import Field, StringConstraints
 from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.topics import NAME_PATTERN
 
-from ..toml_file import Location, TomlFile
+from ..toml_file import KeyLocation, Location, TomlFile
 from .arguments import HOST_PATTERN, positive
 from .key_files import add_passphrase_arguments
 
@@ -45,7 +45,7 @@ class OperatorToml(TomlFile):
     ca: Location
     certificate: Location
     key: Location
-    signing_key: Location
+    signing_key: KeyLocation
     root: Location
 
 

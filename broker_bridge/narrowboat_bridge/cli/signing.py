@@ -1,4 +1,4 @@
-"""How a command is told who signs: a key in a file, or somebody elsewhere.
+"""How a command is told who signs: a key in a file or in a token, or somebody elsewhere.
 
 With `--tbs-out` and `--signature-in` the key need not come near this machine. The first writes the exact bytes that the
 key named by `--public` has to sign; an HSM, a cloud service or a machine without a network signs them; the second takes
@@ -19,7 +19,7 @@ from narrowboat_protocol.keys import PublicKey, Signer, public_key_from_pem
 
 from ..files import read_bounded, write_atomically
 from .arguments import out_file
-from .key_files import add_passphrase_arguments, load_key, passphrase_of
+from .key_files import add_passphrase_arguments, key_argument, load_key, passphrase_of
 
 _PEM_BYTES_MAX = 16 * 1024
 _SIGNATURE_BYTES_MAX = 256
@@ -35,7 +35,9 @@ class Returned:
 
 def add_signing_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
     """Declare the ways to sign with `whose` key."""
-    parser.add_argument("--key", metavar="PEM", type=Path, help=f"{whose} key to sign with")
+    parser.add_argument(
+        "--key", metavar="KEY", type=key_argument, help=f"{whose} key to sign with: a PEM file, or a pkcs11: URI"
+    )
     parser.add_argument("--public", metavar="PEM", type=Path, help="the public half of a key that signs elsewhere")
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument(

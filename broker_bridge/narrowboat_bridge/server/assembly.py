@@ -255,7 +255,7 @@ def _name_unopened_payloads(loaded: Loaded, agreement_key: AgreementKey | None) 
 def _load_authority(config: Config) -> Authority:
     path = config.trust.device_ca
     try:
-        return Authority.from_pem(read_file(path), load_key(config.keys.device_ca).to_pem())
+        return Authority.of(read_file(path), load_key(config.keys.device_ca))
     except UsageError as error:
         raise UsageError(error.reason, f"{path}, {config.keys.device_ca}: {error}") from None
 

@@ -16,7 +16,7 @@
     operators = "operators.signed"         who may command, signed by admin keys
     device_ca = "device-ca.pem"            who may be a device
 
-    [keys]
+    [keys]                                 files, or pkcs11: URIs of keys in a token
     director = "director.pem"              signs assignments
     bridge = "bridge.pem"                  signs Acks, replies and events
     device_ca = "device-ca-key.pem"        signs the certificates of devices
@@ -44,10 +44,12 @@ from narrowboat_protocol.errors import Reason, UsageError
 from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import KIB, MIB
 from narrowboat_protocol.suit import AgreementKey
+from narrowboat_protocol.token_uri import TokenUri
 from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
-from ..toml_file import Location
+from ..key_place import KeyPlace, key_in_token, uri_in
+from ..toml_file import KeyLocation, Location
 
 _FAULTS_SHOWN_MAX = 20
 
@@ -81,9 +83,9 @@ class TrustConfig(_Section):
 class KeysConfig(_Section):
     """What this bridge signs with, and what releases seal the keys of their payloads to."""
 
-    director: Location
-    bridge: Location
-    device_ca: Location
+    director: KeyLocation
+    bridge: KeyLocation
+    device_ca: KeyLocation
     agreement: Location | None = None
 
 
@@ -166,9 +168,12 @@ def read_file(path: Path) -> bytes:
         ) from None
 
 
-def load_key(path: Path) -> PrivateKey:
-    """A signing key that nobody else may read."""
-    return PrivateKey.from_pem(_read_key(path))
+def load_key(place: KeyPlace) -> PrivateKey:
+    """A signing key: in a token, or in a file that nobody else may read."""
+    if isinstance(place, TokenUri):
+        return key_in_token(place)
+    uri = uri_in(read_file(place))
+    return PrivateKey.from_pem(_read_key(place)) if uri is None else key_in_token(uri)
 
 
 def load_agreement_key(path: Path | None) -> AgreementKey | None:

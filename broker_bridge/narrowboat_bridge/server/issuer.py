@@ -2,7 +2,9 @@
 
 The authority can make devices and nothing else: staff, bridges and applicants have authorities of their own, whose keys
 this process never sees. Signing one certificate takes less than a millisecond, so it is done where it is decided, in
-the batch that stores it, and a reply never carries a certificate that is not on disk.
+the batch that stores it, and a reply never carries a certificate that is not on disk. A key in a token takes as long as
+its token does. One that does not sign ends the process: nothing of the batch is stored or answered, and who asked asks
+again.
 """
 
 from __future__ import annotations

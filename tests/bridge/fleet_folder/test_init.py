@@ -191,7 +191,7 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
 def test_a_moved_fleet_still_works(fleet: Made, tmp_path: Path) -> None:
     moved = fleet.path.rename(tmp_path / "elsewhere")
     assert run("pki", "issue", "device", "gw-1", "--fleet", moved).status == 0
-    assert load_bridge_config(moved / "bridge" / "bridge.toml").keys.director.parent == moved / "bridge"
+    assert load_bridge_config(moved / "bridge" / "bridge.toml").keys.director == moved / "bridge" / "director.pem"
 
 
 def test_a_passphrase_locks_what_signs_seldom_and_not_what_runs(tmp_path: Path) -> None:
