@@ -193,7 +193,11 @@ def _lock(fd: int) -> bool:
 
 
 def read_signer(disk: Disk, config: Config) -> PrivateKey:
-    """The device's private key."""
+    """The device's private key, in a token or in a file."""
+    if config.identity is not None:
+        from .tokens import key_in_token
+
+        return key_in_token(config.identity.key)
     return PrivateKey.from_pem(read_bounded(disk, config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-from narrowboat_protocol.errors import NarrowboatError, Reason, UsageError
+from narrowboat_protocol.errors import NarrowboatError, Reason, SigningError, UsageError
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 
 from . import __version__
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _WRONG_USE
     except NarrowboatError as error:
         print(f"narrowboat-device: {error.reason}: {error}", file=sys.stderr)
+        return _REFUSED
+    except SigningError as error:
+        print(f"narrowboat-device: {error}", file=sys.stderr)
         return _REFUSED
     return status
 

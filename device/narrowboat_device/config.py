@@ -20,6 +20,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -28,6 +29,7 @@ from pydantic import (
 
 from narrowboat_protocol.documents.root import RootUrl
 from narrowboat_protocol.errors import Reason, UsageError
+from narrowboat_protocol.token_uri import TokenUri, parse_token_uri
 from narrowboat_protocol.toml_text import parse_toml
 from narrowboat_protocol.topics import NAME_PATTERN
 
@@ -51,6 +53,15 @@ def _resolvable(host: str) -> str:
     except UnicodeError:
         raise ValueError("expected a host's name, each part of it 1 to 63 characters long") from None
     return host
+
+
+def _token_uri(value: object) -> TokenUri:
+    if isinstance(value, TokenUri):
+        return value
+    try:
+        return parse_token_uri(value if isinstance(value, str) else "")
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -86,8 +97,18 @@ class BrokerConfig(_Section):
     port: int = Field(default=8883, ge=1, le=65535, description="the port of the broker's device listener")
     server_ca: Location = Field(description="PEM file with the CA of the broker's certificate")
     certificate: Location = Field(description="PEM file with this gateway's certificate and its chain")
-    key: Location = Field(description="PEM file with this gateway's private key")
+    key: Location = Field(description="PEM file with this gateway's private key, or by which OpenSSL finds it")
     keepalive_s: int = Field(default=30, ge=5, le=3600, description="how soon a dead connection is noticed")
+
+
+class IdentityConfig(_Section):
+    """The key that this gateway signs its statements with, if it is in a token. Without this section, it is the key of
+    the connection.
+    """
+
+    key: Annotated[TokenUri, PlainValidator(_token_uri)] = Field(
+        description='a URI like "pkcs11:token=gateway;object=identity?module-path=FILE&pin-source=FILE"'
+    )
 
 
 class EnrolmentConfig(_Section):
@@ -188,6 +209,7 @@ class Config(_Section):
     hooks: HooksConfig = HooksConfig()
     install: InstallConfig = InstallConfig()
     trust: TrustConfig = TrustConfig()
+    identity: IdentityConfig | None = None
     enrolment: EnrolmentConfig | None = None
     encryption: EncryptionConfig | None = None
     limits: LimitsConfig = LimitsConfig()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
@@ -162,12 +163,16 @@ def _vouchers(disk: Disk, config: Config, fleet_id: bytes, own: PrivateKey) -> l
     if config.enrolment is None:
         return vouchers
     if config.enrolment.vouches:
-        pem = read_bounded(disk, config.enrolment.key or config.broker.key, _PEM_BYTES_MAX, "[enrolment] key")
-        vouchers.append(PrivateKey.from_pem(pem))
+        birth = config.enrolment.key
+        vouchers.append(own if birth is None else _read_birth_key(disk, birth))
     if config.enrolment.secret is not None:
         secret = read_bounded(disk, config.enrolment.secret, _SECRET_BYTES_MAX, "[enrolment] secret")
         vouchers.append(claim_key(secret.strip(), fleet_id))
     return [key for key in vouchers if key.public != own.public]
+
+
+def _read_birth_key(disk: Disk, path: Path) -> PrivateKey:
+    return PrivateKey.from_pem(read_bounded(disk, path, _PEM_BYTES_MAX, "[enrolment] key"))
 
 
 def _load_der(certificate: bytes) -> x509.Certificate:

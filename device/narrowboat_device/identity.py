@@ -21,7 +21,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Protocol
 
-from narrowboat_protocol.errors import NarrowboatError, UsageError
+from narrowboat_protocol.errors import NarrowboatError, SigningError, UsageError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.topics import is_name
 
@@ -92,7 +92,7 @@ def start_renewal(
                 if asked and _held(disk, config) != held:
                     renewed()
                     return
-            except NarrowboatError as error:
+            except (NarrowboatError, SigningError) as error:
                 _log.warning("the certificate is not renewed yet: %s", error)
             looks = looks + 1 if due_s <= 0 else 0
             rest_s = min(_LOOK_S_MAX, due_s if due_s > 0 else _LOOK_S_FIRST * 2 ** min(looks, 8))

@@ -1,9 +1,9 @@
 """Making a machine a gateway: its keys, room for what must survive, and the first boot state.
 
 Everything here may be repeated: what is there stays as it is. A key in particular is made once and never replaced,
-since it is who this gateway is. With an [encryption] section there is a second one, which opens encrypted payloads. A
-private key never leaves the machine; what leaves is a certificate signing request, whose subject is only a hint, as the
-registry chooses the name.
+since it is who this gateway is. One in a token is made with the tool of the token's vendor, and looked for here. With
+an [encryption] section there is a second one, which opens encrypted payloads. A private key never leaves the machine;
+what leaves is a certificate signing request, whose subject is only a hint, as the registry chooses the name.
 
 With a release file, the envelope of the release that the running slot was made from is put beside it, so that the
 fleet knows what runs from the first hello on, and the next start of the agent raises the floor to it. The envelope is
@@ -22,23 +22,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from narrowboat_protocol.errors import PeerError, Reason, UsageError
-from narrowboat_protocol.limits import KIB, Limits
+from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.suit import Release, parse_envelope
 from narrowboat_protocol.trust import NO_FLOOR
 
-from .assembly import hardware_of, lock_folder, read_root
+from .assembly import hardware_of, lock_folder, read_root, read_signer
 from .boot.state import STATE_BYTES_MAX, BootState, read_state, write_state
 from .config import Config
 from .core.actions import Record
 from .disk import Disk
 from .envelopes import EnvelopeFolder
-from .files import medium_failed, read_bounded, sync_folder, write_durably
+from .files import medium_failed, sync_folder, write_durably
 from .known import trusted_root
 from .records import RecordFile, record_bytes_max, record_path
 from .release_file import ReleaseFile
 from .verify import slot_holds
-
-_KEY_BYTES_MAX = 16 * KIB
 
 
 def provision(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
@@ -61,6 +59,7 @@ def make_folders(disk: Disk, config: Config, limits: Limits) -> None:
 def make_missing(disk: Disk, config: Config, limits: Limits, primary: str | None = None) -> list[str]:
     """What `provision` does once nobody else does."""
     data_dir = config.storage.data_dir
+    _look_for_token(disk, config)
     made = [f"key {path}" for path in _keys(config) if make_key(disk, path)]
     for record in Record:
         path = record_path(data_dir, record)
@@ -70,6 +69,19 @@ def make_missing(disk: Disk, config: Config, limits: Limits, primary: str | None
     if _make_boot_state(disk, config, primary):
         made.append(f"boot state {config.boot.state_file}")
     return made
+
+
+def _look_for_token(disk: Disk, config: Config) -> None:
+    """A key in a token is made with another tool, and so is the file by which OpenSSL finds it."""
+    if config.identity is None:
+        return
+    read_signer(disk, config)
+    if not disk.exists(config.broker.key):
+        raise UsageError(
+            Reason.BAD_CONFIG,
+            f"[broker] key: expected a file by which OpenSSL finds the key in the token, got none: {config.broker.key};"
+            " make it with the tool of the provider",
+        )
 
 
 def _keys(config: Config) -> list[Path]:
@@ -92,13 +104,9 @@ def make_key(disk: Disk, path: Path) -> bool:
 
 def signing_request(disk: Disk, config: Config) -> bytes:
     """A certificate signing request for the device's key, PEM."""
-    pem = read_bounded(disk, config.broker.key, _KEY_BYTES_MAX, "[broker] key")
-    try:
-        key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError):
-        key = None
+    key = read_signer(disk, config).in_cryptography
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UsageError(Reason.BAD_CONFIG, f"[broker] key: expected a P-256 private key in {config.broker.key}")
+        raise UsageError(Reason.BAD_CONFIG, "expected a P-256 key of this gateway, got Ed25519; brokers ask for P-256")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, config.gateway.name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)

@@ -104,3 +104,11 @@ class MediumError(NarrowboatError):
 
 class UsageError(NarrowboatError):
     """The caller or the configuration is wrong; nothing that a peer says can cause it."""
+
+
+class SigningError(Exception):
+    """A key did not sign: the token that it is in was pulled out, or is broken.
+
+    It is no `NarrowboatError`, since whoever handles what a peer said would take it for a refusal and go on. Whatever
+    was to be signed is not done, so it ends the process.
+    """

@@ -110,7 +110,7 @@ class Signer(Protocol):
     def public(self) -> PublicKey: ...
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64 raw bytes of a signature over `message`."""
+        """Return the 64 raw bytes of a signature over `message`. Raises `SigningError` if the key is not there."""
         ...
 
 

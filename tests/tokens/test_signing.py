@@ -15,7 +15,7 @@ import pytest
 from pkcs11 import Token, TokenFlag
 from pkcs11.exceptions import PinExpired, PinIncorrect, PinLenRange, PinLocked, PKCS11Error
 
-from narrowboat_protocol.errors import MediumError, UsageError
+from narrowboat_protocol.errors import SigningError, UsageError
 from narrowboat_protocol.keys import Algorithm, PrivateKey, public_key_from_pem
 from narrowboat_protocol.token_uri import parse_token_uri
 from narrowboat_tokens import Pin, open_token_key, pin_of
@@ -243,7 +243,7 @@ def test_a_pin_in_the_uri_is_refused_and_not_repeated(token: SoftToken, tmp_path
 
 def test_a_public_key_that_is_not_the_private_ones_is_found_before_a_document_is_out(token: SoftToken) -> None:
     token.add_with_another_public_key("k")
-    with pytest.raises(MediumError, match="that its public key verifies, got another"):
+    with pytest.raises(SigningError, match="that its public key verifies, got another"):
         opened(token.uri("k")).sign(b"message")
 
 
@@ -252,7 +252,7 @@ def test_a_token_that_is_pulled_out_ends_in_an_error_and_not_in_a_signature(toke
     key = opened(token.uri("k"))
     key.sign(b"before")
     token.pull_out()
-    with pytest.raises(MediumError, match="see that the token is there"):
+    with pytest.raises(SigningError, match="see that the token is there"):
         key.sign(b"after")
 
 

@@ -24,7 +24,7 @@ from pkcs11 import Mechanism, Session
 from pkcs11.exceptions import PKCS11Error
 from pkcs11.types import SignMixin
 
-from narrowboat_protocol.errors import MediumError, Reason, UsageError
+from narrowboat_protocol.errors import Reason, SigningError, UsageError
 from narrowboat_protocol.keys import public_key_from_cryptography
 from narrowboat_protocol.token_uri import TokenUri
 
@@ -62,14 +62,12 @@ class _TokenKey(Generic[PublicT]):
             with ONE_AT_A_TIME:
                 signature = self._key.sign(data, mechanism=self._mechanism)
         except PKCS11Error as error:
-            raise MediumError(
-                Reason.MEDIUM_FAILED,
+            raise SigningError(
                 f"{self._uri}: expected a signature, got {type(error).__name__}; see that the token is there, and start"
                 " again",
             ) from None
         if not self._verifier.verify(signature, message):
-            raise MediumError(
-                Reason.MEDIUM_FAILED,
+            raise SigningError(
                 f"{self._uri}: expected a signature that its public key verifies, got another; see that the public key"
                 " in the token belongs to the private one",
             )

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
-from narrowboat_protocol.errors import NarrowboatError
+from narrowboat_protocol.errors import NarrowboatError, SigningError
 
 from .. import __version__
 from .exits import EXIT_CODES_HELP, ExitCode, NoAnswerError, describe, exit_code_of
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # documentation of `signal`, note on SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.REFUSED
-    except (NarrowboatError, NoAnswerError, OSError) as error:
+    except (NarrowboatError, SigningError, NoAnswerError, OSError) as error:
         print(f"narrowboat: {describe(error)}", file=sys.stderr)
         return exit_code_of(error)
     except ModuleNotFoundError as error:

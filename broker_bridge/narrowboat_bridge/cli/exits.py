@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from narrowboat_protocol.errors import NarrowboatError, UsageError
+from narrowboat_protocol.errors import UsageError
 
 
 class ExitCode(IntEnum):
@@ -45,7 +45,7 @@ def describe(error: Exception) -> str:
     return str(error)
 
 
-def exit_code_of(error: NarrowboatError | NoAnswerError | OSError) -> ExitCode:
+def exit_code_of(error: Exception) -> ExitCode:
     if isinstance(error, NoAnswerError):
         return ExitCode.NO_ANSWER
     return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.REFUSED
