@@ -11,7 +11,7 @@ SECONDS ?= 60
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cbor6 test-lowest soak lint bench bench-links fuzz vectors clean
+.PHONY: help setup demo test test-cbor6 test-lowest test-tpm soak lint bench bench-links fuzz vectors clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ test-lowest: ## what rests most on other packages, with the lowest versions that
 		tests/protocol/test_cbor.py tests/protocol/test_cose.py tests/protocol/test_documents.py \
 		tests/protocol/test_vectors.py tests/device/commands tests/device/test_link.py \
 		tests/bridge/test_pki.py tests/bridge/test_store.py tests/tokens $(PYTEST_ARGS)
+
+test-tpm: setup ## a gateway whose key is in a TPM, with swtpm; docs/hardware-keys.md names the packages that it needs
+	$(BIN)/python -m pytest tests/tokens/tpm.py $(PYTEST_ARGS)
 
 soak: ## what is too long for the suite: every cut after every cut, SEEDS fleets and a tenth as many storms; an hour or two
 	@$(BOOTSTRAP) mosquitto mke2fs strace fusermount3 softhsm2-util

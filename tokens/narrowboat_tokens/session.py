@@ -29,7 +29,9 @@ from .key import ONE_AT_A_TIME, TokenEd25519Key, TokenP256Key
 from .pin import Pin
 
 _P256_PARAMETERS = bytes.fromhex("06082a8648ce3d030107")
-_OCTET_STRING = 0x04
+_ED25519_POINT_BYTES, _P256_POINT_BYTES = 32, 65
+_WRAPPINGS = {bytes((0x04, size)) for size in (_ED25519_POINT_BYTES, _P256_POINT_BYTES)}
+"""How a DER OCTET STRING of a point begins."""
 _RETRY_MARKS = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY
 # What a login answers to a PIN, by what a person has to do about it.
 _PIN_REFUSED = {
@@ -121,7 +123,7 @@ def _open_key(uri: TokenUri, session: Session) -> ed25519.Ed25519PrivateKey | ec
     public = _only(uri, session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, **beside}, "public key beside the private")
     kind, point = _read(private, Attribute.KEY_TYPE), _point(_read(public, Attribute.EC_POINT))
     try:
-        if kind == KeyType.EC_EDWARDS and len(point) == 32:
+        if kind == KeyType.EC_EDWARDS and len(point) == _ED25519_POINT_BYTES:
             edwards = ed25519.Ed25519PublicKey.from_public_bytes(point)
             return cast(ed25519.Ed25519PrivateKey, TokenEd25519Key(uri, session, private, edwards))
         if kind == KeyType.EC and _read(private, Attribute.EC_PARAMS) == _P256_PARAMETERS:
@@ -151,8 +153,7 @@ def _point(value: object) -> bytes:
     """CKA_EC_POINT: the point in a DER OCTET STRING; some tokens leave the wrapping out."""
     if not isinstance(value, bytes):
         return b""
-    wrapped = len(value) > 2 and value[0] == _OCTET_STRING and value[1] == len(value) - 2
-    return value[2:] if wrapped else value
+    return value[2:] if value[:2] in _WRAPPINGS and len(value) == 2 + value[1] else value
 
 
 def _bad(uri: TokenUri, expected: str) -> UsageError:
