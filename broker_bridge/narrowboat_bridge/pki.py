@@ -37,6 +37,7 @@ SERVER_DAYS = 5 * 365
 _NO_EXPIRY = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _BACKDATED = timedelta(days=1)
 _CERTIFICATE_BYTES_MAX = 4096
+_CONNECTS_ONLY = "connection"
 # All that cryptography raises for certificates and requests that it cannot read; it has no common base for them.
 _UNREADABLE = (
     ValueError,
@@ -115,15 +116,23 @@ def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def issue_client(
-    authority: Authority, name: str, key: ec.EllipticCurvePublicKey, now_s: int, days: int | None = CERTIFICATE_DAYS
+    authority: Authority,
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    now_s: int,
+    days: int | None = CERTIFICATE_DAYS,
+    *,
+    connects_only: bool = False,
 ) -> bytes:
-    """A certificate (PEM) for a device, operator, bridge or applicant; without expiry if `days` is None.
+    """A certificate (PEM) for a device, operator, bridge or applicant; without expiry if `days` is None. One that only
+    connects says so in its subject, and no hello with it is believed.
 
     Raises `UsageError` for a name outside the grammar, and if the authority has ended.
     """
     if not is_name(name):
         raise UsageError(Reason.BAD_USE, "expected a name of 1 to 64 characters of a-z, 0-9 and '-'")
-    return _issue(authority, name, key, now_s, days, Usage.CLIENT, ())
+    subject = _name(name, _CONNECTS_ONLY if connects_only else None)
+    return _issue(authority, subject, key, now_s, days, Usage.CLIENT, ())
 
 
 def issue_server(
@@ -132,7 +141,7 @@ def issue_server(
     """A certificate (PEM) for the broker under each of its host names and addresses."""
     if not hosts:
         raise UsageError(Reason.BAD_USE, "expected at least one host name or address of the broker")
-    return _issue(authority, hosts[0][:64], key, now_s, days, Usage.SERVER, hosts)
+    return _issue(authority, _name(hosts[0][:64]), key, now_s, days, Usage.SERVER, hosts)
 
 
 def read_request(request_pem: bytes) -> ec.EllipticCurvePublicKey:
@@ -269,7 +278,7 @@ def _validity(now_s: int, days: int | None) -> tuple[datetime, datetime]:
 
 def _issue(
     authority: Authority,
-    name: str,
+    subject: x509.Name,
     key: ec.EllipticCurvePublicKey,
     now_s: int,
     days: int | None,
@@ -282,9 +291,8 @@ def _issue(
         raise UsageError(
             Reason.EXPIRED, f"expected an authority that is still valid, got one that ended on {last:%Y-%m-%d}"
         )
-    builder = _builder(
-        _name(name), authority.certificate.subject, key, begins, ends if days is None else min(ends, last)
-    )
+    ends = ends if days is None else min(ends, last)
+    builder = _builder(subject, authority.certificate.subject, key, begins, ends)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage.value]), critical=False)
@@ -309,8 +317,9 @@ def _builder(
     ).add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(common_name: str, unit: str | None = None) -> x509.Name:
+    units = [] if unit is None else [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)]
+    return x509.Name([*units, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _host(text: str) -> x509.GeneralName:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import pytest
@@ -68,15 +69,19 @@ class Registry:
 
     def ask(
         self, key: PublicKey, claim: str = "batch", *vouchers: PublicKey, wish: str | None = None,
-        party: Party = Party.ENROLMENT,
+        party: Party = Party.ENROLMENT, connects_only: bool = False,
     ) -> AnswerEnrolment:  # fmt: skip
         kids = frozenset(each.kid for each in (key, *vouchers))
-        actions = self._handle(EnrolmentRequested(party, claim, key, kids, bytes(16), wish, None))
+        actions = self._handle(EnrolmentRequested(party, claim, key, kids, bytes(16), wish, None, connects_only))
         return next(action for action in actions if isinstance(action, AnswerEnrolment))
 
     @property
     def issued(self) -> int:
         return sum(isinstance(action, IssueCertificate) for action in self.written)
+
+    @property
+    def registrations(self) -> list[StoreRegistration]:
+        return [action for action in self.written if isinstance(action, StoreRegistration)]
 
     def started_anew(self) -> Registry:
         """What a bridge knows that is started on what this one stored."""
@@ -324,3 +329,67 @@ def test_an_operator_with_a_scope_decides_nothing_about_who_belongs_to_the_fleet
         assert reason_of(registry.order(request, scope)) is Reason.NOT_PERMITTED
     assert reason_of(registry.order(DeviceRevoke(device="gw-2"), scope)) is Reason.UNKNOWN_DEVICE
     assert registry.ask(key).outcome is REFUSED
+
+
+# A key that only connects, beside one in a token that signs.
+
+
+def with_a_device() -> tuple[Registry, PublicKey]:
+    registry, own = Registry(), new_key()
+    registry.order(DeviceRegister(device="gw-1", kid=own.kid))
+    return registry, own
+
+
+def test_a_device_vouches_for_a_key_that_connects_and_stays_who_it_is() -> None:
+    registry, own = with_a_device()
+    connecting = new_key()
+    answer = registry.ask(connecting, "anything", own, connects_only=True)
+    assert (answer.outcome, answer.device) == (ISSUED, "gw-1")
+    (issued,) = [action for action in registry.written if isinstance(action, IssueCertificate)]
+    assert (issued.device, issued.key, issued.voucher) == ("gw-1", connecting, own.kid)
+    assert registry.ask(own).outcome is ISSUED
+    assert not any(connecting.kid in action.registration.kids for action in registry.registrations)
+
+
+def test_a_key_that_connects_is_given_its_certificate_again_and_renewed_when_that_is_old() -> None:
+    registry, own = with_a_device()
+    connecting = new_key()
+    for _ in range(3):
+        registry.ask(connecting, "gw-1", own, party=Party.DEVICE, connects_only=True)
+    assert registry.issued == 1
+    registry.now_s += CERTIFICATE_S - 1
+    registry.ask(connecting, "gw-1", own, party=Party.DEVICE, connects_only=True)
+    assert registry.issued == 2
+
+
+def test_a_device_is_not_given_certificates_for_one_connecting_key_after_the_other() -> None:
+    registry, own = with_a_device()
+    assert registry.ask(new_key(), "anything", own, connects_only=True).outcome is ISSUED
+    assert reason_of(registry.ask(new_key(), "anything", own, connects_only=True)) is Reason.BUSY
+    registry.now_s += OTHER_KEY_S
+    assert registry.ask(new_key(), "anything", own, connects_only=True).outcome is ISSUED
+
+
+def test_a_key_that_connects_can_ask_for_nothing_without_the_one_that_signs() -> None:
+    """Whoever copies the file with it can connect, and say nothing that is believed."""
+    registry, own = with_a_device()
+    connecting, stranger = new_key(), new_key()
+    assert registry.ask(connecting, "anything", own, connects_only=True).outcome is ISSUED
+    for voucher in ((), (stranger,)):
+        for connects_only in (True, False):
+            for party, name in ((Party.DEVICE, "gw-1"), (Party.ENROLMENT, "anything")):
+                answer = registry.ask(connecting, name, *voucher, party=party, connects_only=connects_only)
+                assert (answer.outcome, reason_of(answer)) == (REFUSED, Reason.UNKNOWN_KEY)
+    assert registry.issued == 1
+
+
+def test_nobody_vouches_for_a_connection_of_another_device_or_after_it_was_revoked() -> None:
+    registry, own = with_a_device()
+    other = new_key()
+    registry.order(DeviceRegister(device="gw-2", kid=other.kid))
+    ask = partial(registry.ask, connects_only=True)
+    assert reason_of(ask(new_key(), "gw-2", own, party=Party.DEVICE)) is Reason.WRONG_DEVICE
+    assert reason_of(ask(other, "anything", own)) is Reason.CONFLICT
+    registry.order(DeviceRevoke(device="gw-1"))
+    assert reason_of(ask(new_key(), "anything", own)) is Reason.NOT_PERMITTED
+    assert registry.issued == 0

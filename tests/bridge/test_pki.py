@@ -224,6 +224,15 @@ def test_a_certificate_with_the_key_of_another_is_no_authority(certificate: byte
         Authority.of(certificate, PrivateKey.from_pem(key))
 
 
+def test_a_certificate_that_only_connects_names_the_device_and_no_hello_with_it_is_believed() -> None:
+    certificate = der(issue_client(CA, NAME, KEY.public_key(), NOW_S, connects_only=True))
+    names = x509.load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert [name.value for name in names] == [NAME]
+    with pytest.raises(TrustError) as caught:
+        verify_device_certificate(certificate, [CA.certificate], NOW_S)
+    assert caught.value.reason is Reason.NOT_PERMITTED
+
+
 # Verification.
 
 

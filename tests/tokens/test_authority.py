@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_bridge.cli.fleet_folder import FleetFolder
+from narrowboat_bridge.core.actions import IssueCertificate
 from narrowboat_bridge.pki import issue_crl, read_crl, verify_device_certificate
 from narrowboat_bridge.server.issuer import Issuer
 from narrowboat_protocol.keys import Algorithm, PrivateKey
@@ -48,7 +49,7 @@ def test_openssl_accepts_a_device_that_an_authority_in_a_token_made(fleet: Path,
 def test_a_bridge_issues_and_revokes_with_an_authority_in_a_token(fleet: Path) -> None:
     authority = FleetFolder.open(fleet).authority("device", None)
     key = PrivateKey.generate(Algorithm.ESP256).public
-    issued = Issuer(authority, []).issue("gw-2", key, NOW_S)
+    issued = Issuer(authority, []).issue(IssueCertificate("gw-2", key, NOW_S))
     assert verify_device_certificate(issued.content, [authority.certificate], NOW_S) == ("gw-2", key)
     crl = issue_crl(authority, 7, [5, 6], NOW_S)
     assert read_crl(crl, authority.certificate) == (7, frozenset({5, 6}))

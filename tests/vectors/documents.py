@@ -210,6 +210,11 @@ SIGNED: list[tuple[str, doc.SignedModel, PrivateKey]] = [
     ("event with a hold and a reason", EVENT, ROLES[doc.RoleName.BRIDGE]),
     ("command", COMMAND, OPERATOR),
     ("enrolment request", ENROLMENT, DEVICE),
+    (
+        "enrolment request of a key that only connects",
+        ENROLMENT.model_copy(update={"connects_only": True}),
+        DEVICE,
+    ),
     ("enrolment reply with a certificate", ISSUED, ROLES[doc.RoleName.BRIDGE]),
     (
         "enrolment reply that tells to wait",

@@ -83,6 +83,8 @@ class IssueCertificate:
     device: str
     key: PublicKey
     at: int
+    voucher: bytes | None = None
+    """The device's own key, if this one only connects. What takes that one's certificates back takes back this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ the claims that they come by; a listed key counts once and vouches for nothing l
 signs the first request beside the gateway's own: nobody knows whether two gateways have it. A device whose certificate
 was made by hand has no registration until it asks to renew, on its own topic, under the key that its hello pinned.
 
+A gateway whose key is in a token may need another one for TLS. That key asks under its own name for a certificate that
+only connects, and the device's present key vouches for it. It is registered nowhere, so it signs and renews nothing.
+
 A certificate that is young is given again, so a request that is repeated costs no serial number. One for another key
 is given once in a while only: each stands in the audit log and on the list of what is revoked for ever, and whoever has
 two keys of one device could ask under them in turn.
@@ -58,10 +61,17 @@ class Admissions:
         self._changes = changes
         self._ledger = changes.ledger
         self._authority_ends_s = authority_ends_s
+        self._connecting: dict[bytes, tuple[bytes, int]] = {}
+        """By the first key of a registration: the newest key that connects for it, and when it was certified. A bridge
+        that starts anew has forgotten it, and gives each one certificate more.
+        """
 
     def take_request(self, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
         if now.wall_s >= self._authority_ends_s:
             self._refuse(event, AUTHORITY_ENDED, now, turn)
+            return
+        if event.connects_only:
+            self._let_connect(event, now, turn)
             return
         known = self._registration_of(event) or self._register(event, now, turn)
         if isinstance(known, Refusal):
@@ -132,8 +142,7 @@ class Admissions:
         """The key that asked is the device's from now on: one that was registered, or that such a key vouches for."""
         age_s = None if known.certified_at is None else now.wall_s - known.certified_at
         if known.kid != event.key.kid and age_s is not None and 0 <= age_s < OTHER_KEY_S:
-            refusal = Refusal(Reason.BUSY, f"expected one key in {OTHER_KEY_S} s, and another has just been certified")
-            self._refuse(event, refusal, now, turn, after_s=OTHER_KEY_S - age_s)
+            self._refuse(event, _too_soon(), now, turn, after_s=OTHER_KEY_S - age_s)
             return
         kids = known.kids if event.key.kid in known.kids else (*known.kids, event.key.kid)
         if len(kids) > KIDS_MAX:
@@ -148,6 +157,36 @@ class Admissions:
             turn.write(Record("certificate issued", asked.device, {"key": asked.kid.hex()}))
         self._put(asked, turn)
         turn.say(AnswerEnrolment(event, EnrolmentOutcome.ISSUED, now.wall_s, asked.device))
+
+    def _let_connect(self, event: EnrolmentRequested, now: Now, turn: Turn) -> None:
+        """A certificate for a key that a device's present key vouches for."""
+        vouching = (self._ledger.registration_of_key(kid) for kid in sorted(event.kids - {event.key.kid}))
+        known = next((each for each in vouching if each is not None and each.kid in event.kids), None)
+        refusal = self._unfit_to_connect(known, event)
+        if known is None or refusal is not None:
+            self._refuse(event, refusal or _no_voucher(), now, turn)
+            return
+        kid, certified_at = self._connecting.get(known.kids[0], (b"", 0))
+        age_s = now.wall_s - certified_at
+        if kid != event.key.kid and 0 <= age_s < OTHER_KEY_S:
+            self._refuse(event, _too_soon(), now, turn, after_s=OTHER_KEY_S - age_s)
+            return
+        if kid != event.key.kid or not 0 <= age_s < YOUNG_S:
+            self._connecting[known.kids[0]] = (event.key.kid, now.wall_s)
+            turn.write(IssueCertificate(known.device, event.key, now.wall_s, voucher=known.kid))
+            turn.write(Record("connection certified", known.device, {"key": event.key.kid.hex()}))
+        turn.say(AnswerEnrolment(event, EnrolmentOutcome.ISSUED, now.wall_s, known.device))
+
+    def _unfit_to_connect(self, known: Registration | None, event: EnrolmentRequested) -> Refusal | None:
+        if known is None:
+            return _no_voucher()
+        if event.party is Party.DEVICE and known.device != event.name:
+            return Refusal(Reason.WRONG_DEVICE, "the key that vouches is another device's")
+        if known.admission is not Admission.APPROVED:
+            return Refusal(Reason.NOT_PERMITTED, f"the key that vouches is {known.admission}")
+        if self._ledger.registration_of_key(event.key.kid) is not None:
+            return Refusal(Reason.CONFLICT, "expected a key that only connects, got one that is registered")
+        return None
 
     def _refuse(
         self, event: EnrolmentRequested, refusal: Refusal, now: Now, turn: Turn, *, after_s: int = ASK_AGAIN_REFUSED_S
@@ -171,6 +210,14 @@ def _unfit(claim: Claim | None, event: EnrolmentRequested, now: Now) -> Refusal 
     if claim.listed and not event.kids & set(claim.kids):
         return Refusal(Reason.UNKNOWN_KEY, f"claim {claim.name} lists none of the keys that signed, or no longer")
     return None
+
+
+def _too_soon() -> Refusal:
+    return Refusal(Reason.BUSY, f"expected one key in {OTHER_KEY_S} s, and another has just been certified")
+
+
+def _no_voucher() -> Refusal:
+    return Refusal(Reason.UNKNOWN_KEY, "expected a registered device's present key to vouch for one that connects")
 
 
 def _no_claim() -> Refusal:

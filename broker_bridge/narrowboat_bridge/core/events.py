@@ -72,6 +72,7 @@ class EnrolmentRequested:
     nonce: bytes
     wish: str | None
     serial: str | None
+    connects_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

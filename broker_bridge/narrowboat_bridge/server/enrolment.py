@@ -49,4 +49,13 @@ class EnrolmentIntake:
         key = request.public_key
         if public_key_from_cryptography(read_request_der(request.csr)).kid != key.kid:
             raise TrustError(Reason.UNKNOWN_KEY, "expected a signing request for the key that signed, got another key")
-        return EnrolmentRequested(topic.party, topic.name, key, kids, request.nonce, request.wish, request.serial)
+        return EnrolmentRequested(
+            party=topic.party,
+            name=topic.name,
+            key=key,
+            kids=kids,
+            nonce=request.nonce,
+            wish=request.wish,
+            serial=request.serial,
+            connects_only=request.connects_only,
+        )

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from narrowboat_protocol.errors import Reason, UsageError
-from narrowboat_protocol.keys import PublicKey
 
+from ..core.actions import IssueCertificate
 from ..pki import Authority, issue_client
 
 
@@ -33,6 +33,8 @@ class IssuedCertificate:
     issued_at: int
     content: bytes
     """DER."""
+    voucher: bytes | None = None
+    """The key that vouches for one that only connects."""
 
 
 def serial_of(certificate: bytes) -> int:
@@ -50,13 +52,16 @@ class Issuer:
         for certificate in sorted(issued, key=lambda each: each.issued_at):
             self._note(certificate)
 
-    def issue(self, device: str, key: PublicKey, now_s: int) -> IssuedCertificate:
+    def issue(self, wanted: IssueCertificate) -> IssuedCertificate:
+        device, key, now_s = wanted.device, wanted.key, wanted.at
         public = load_pem_public_key(key.to_pem())
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise UsageError(Reason.BAD_USE, "expected a P-256 key, as the intake demands, got another")
-        made = x509.load_pem_x509_certificate(issue_client(self._authority, device, public, now_s))
+        connects_only = wanted.voucher is not None
+        pem = issue_client(self._authority, device, public, now_s, connects_only=connects_only)
+        made = x509.load_pem_x509_certificate(pem)
         content = made.public_bytes(Encoding.DER)
-        certificate = IssuedCertificate(f"{made.serial_number:x}", device, key.kid, now_s, content)
+        certificate = IssuedCertificate(f"{made.serial_number:x}", device, key.kid, now_s, content, wanted.voucher)
         self._note(certificate)
         return certificate
 
@@ -66,10 +71,12 @@ class Issuer:
         return None if found is None else found.content
 
     def serials_of(self, kids: Iterable[bytes], certificate: bytes | None) -> frozenset[int]:
-        """Of every certificate of some keys: those made here, and one that was shown."""
+        """Of every certificate of some keys and of those that they vouched for: made here, and one that was shown."""
         made = {serial for kid in kids for serial in self._serials.get(kid, ())}
         return frozenset(made if certificate is None else {*made, serial_of(certificate)})
 
     def _note(self, certificate: IssuedCertificate) -> None:
         self._newest[certificate.kid] = certificate
-        self._serials.setdefault(certificate.kid, set()).add(int(certificate.serial, 16))
+        for kid in (certificate.kid, certificate.voucher):
+            if kid is not None:
+                self._serials.setdefault(kid, set()).add(int(certificate.serial, 16))

@@ -150,8 +150,8 @@ class Performer:
                 store.put_claim(claim)
             case act.StoreRegistration(registration):
                 store.put_registration(registration)
-            case act.IssueCertificate(device_name, key, at):
-                store.put_certificate(self._office.issuer.issue(device_name, key, at))
+            case act.IssueCertificate():
+                store.put_certificate(self._office.issuer.issue(action))
             case act.RevokeCertificates(kids, certificate):
                 serials = self._office.issuer.serials_of(kids, certificate)
                 self.after_commit(partial(self._office.revocations.add, serials))

@@ -179,6 +179,7 @@ certificates = Table(
     Column("kid", LargeBinary, nullable=False),
     Column("issued_at", Integer, nullable=False),
     Column("content", LargeBinary, nullable=False),
+    Column("voucher", LargeBinary),
 )
 
 audit = Table(

@@ -56,6 +56,8 @@ class EnrolmentRequest(SignedModel):
     """For people. It admits nobody."""
     vendor_id: Uuid = key(7)
     class_id: Uuid = key(8)
+    connects_only: bool = key(9, default=False)
+    """The key makes connections, and another one, in a token, signs what the gateway says: it is among the vouchers."""
 
     @model_validator(mode="after")
     def _readable_keys(self) -> Self:
