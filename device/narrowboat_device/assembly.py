@@ -96,7 +96,7 @@ def open_gateway(disk: Disk, config: Config, limits: Limits, *, with_link: bool)
         stack.enter_context(lock_folder(config.storage.data_dir))
         signer = read_signer(disk, config)
         note = note_path(config.storage.data_dir)
-        certificate = read_certificate(disk, config.broker.certificate, note, signer.public)
+        certificate = read_certificate(disk, config.identity_certificate, note, signer.public)
         if certificate.name != config.gateway.name:
             raise UsageError(
                 Reason.BAD_CONFIG,
@@ -198,6 +198,11 @@ def read_signer(disk: Disk, config: Config) -> PrivateKey:
         from .tokens import key_in_token
 
         return key_in_token(config.identity.key)
+    return read_connection_key(disk, config)
+
+
+def read_connection_key(disk: Disk, config: Config) -> PrivateKey:
+    """The key of the file that TLS uses. Raises `UsageError` if the file only refers to one in a token."""
     return PrivateKey.from_pem(read_bounded(disk, config.broker.key, _PEM_BYTES_MAX, "[broker] key"))
 
 

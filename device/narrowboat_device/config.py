@@ -109,6 +109,9 @@ class IdentityConfig(_Section):
     key: Annotated[TokenUri, PlainValidator(_token_uri)] = Field(
         description='a URI like "pkcs11:token=gateway;object=identity?module-path=FILE&pin-source=FILE"'
     )
+    certificate: Location | None = Field(
+        default=None, description="PEM file for that key's certificate, if [broker] key is another one, for TLS only"
+    )
 
 
 class EnrolmentConfig(_Section):
@@ -220,6 +223,23 @@ class Config(_Section):
         if first.name == second.name or first.path == second.path:
             raise ValueError("expected two slots with different names and paths")
         return self
+
+    @model_validator(mode="after")
+    def _two_keys_ask(self) -> Self:
+        if self.has_connection_key and self.enrolment is None:
+            raise ValueError("expected an [enrolment] section beside [identity] certificate, as two keys ask for two")
+        return self
+
+    @property
+    def has_connection_key(self) -> bool:
+        """Whether [broker] key is for TLS only, and another key, in a token, is who this gateway is."""
+        return self.identity is not None and self.identity.certificate is not None
+
+    @property
+    def identity_certificate(self) -> Path:
+        """Of the key that signs."""
+        own = None if self.identity is None else self.identity.certificate
+        return own or self.broker.certificate
 
     def named(self, name: str) -> Config:
         """The same configuration under the name that the fleet gave to the gateway."""

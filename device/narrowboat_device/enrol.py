@@ -13,6 +13,9 @@ common name of that certificate, and `[gateway] name` is only what it would like
 A certificate is renewed when a third of its life is left, and at any age after that, by the same key, which signs the
 request. A wrong clock does no harm: too early costs a request, too late is what it was before.
 
+A gateway that has a key in a token and another one for TLS asks twice: first for the one that it is, and then for the
+one that only connects, for which the first vouches.
+
 Rests between requests have full jitter above a floor, grow to an hour, and never end before the time that the bridge
 named, unless that is absurd: a thousand gateways that are switched on together are a normal day.
 """
@@ -37,12 +40,12 @@ from narrowboat_protocol.limits import KIB, Limits
 from narrowboat_protocol.topics import is_name
 from narrowboat_protocol.trust import Trust
 
-from .assembly import hardware_of, read_signer
+from .assembly import hardware_of, read_connection_key, read_signer
 from .config import Config
 from .disk import Disk
 from .files import read_bounded, write_durably
 from .known import trusted_root
-from .provision import signing_request
+from .provision import request_for
 
 REST_FLOOR_S = 2.0
 _REST_MAX_S = 3600.0
@@ -78,9 +81,11 @@ def enrol(
     exchange: Exchange,
     around: Surroundings,
     attempts_max: int | None = None,
+    *,
+    connects_only: bool = False,
 ) -> bool:
     """Ask until there is a certificate, and store it. False if it was stopped, or came to nothing in `attempts_max`."""
-    applicant = Applicant(disk, config, limits)
+    applicant = Applicant(disk, config, limits, connects_only=connects_only)
     failures = 0
     while attempts_max is None or failures < attempts_max:
         nonce = around.random(_NONCE_BYTES)
@@ -107,12 +112,14 @@ def enrol(
 class Applicant:
     """One key that asks."""
 
-    def __init__(self, disk: Disk, config: Config, limits: Limits) -> None:
+    def __init__(self, disk: Disk, config: Config, limits: Limits, *, connects_only: bool = False) -> None:
         self._disk = disk
         self._config = config
         self._trust: Trust = trusted_root(disk, config, limits)
-        self._key = read_signer(disk, config)
-        self._vouchers = _vouchers(disk, config, self._trust.fleet_id, self._key)
+        self._connects_only = connects_only
+        signer = read_signer(disk, config)
+        self._key = read_connection_key(disk, config) if connects_only else signer
+        self._vouchers = [signer] if connects_only else _vouchers(disk, config, self._trust.fleet_id, signer)
 
     @property
     def kid(self) -> bytes:
@@ -121,7 +128,7 @@ class Applicant:
     def request(self, nonce: bytes) -> bytes:
         config, hardware = self._config, hardware_of(self._config)
         request = EnrolmentRequest(
-            csr=x509.load_pem_x509_csr(signing_request(self._disk, config)).public_bytes(Encoding.DER),
+            csr=x509.load_pem_x509_csr(request_for(config.gateway.name, self._key)).public_bytes(Encoding.DER),
             nonce=nonce,
             cose_key=self._key.public.to_cbor(),
             vouchers=tuple(key.public.to_cbor() for key in self._vouchers),
@@ -129,6 +136,7 @@ class Applicant:
             serial=None if config.enrolment is None else config.enrolment.serial,
             vendor_id=hardware.vendor_id.bytes,
             class_id=hardware.class_id.bytes,
+            connects_only=self._connects_only,
         )
         return sign_model(request, self._trust.fleet_id, [self._key, *self._vouchers])
 
@@ -148,7 +156,8 @@ class Applicant:
     def keep(self, reply: EnrolmentReply) -> None:
         assert reply.certificate is not None
         pem = _load_der(reply.certificate).public_bytes(Encoding.PEM)
-        write_durably(self._disk, self._config.broker.certificate, pem)
+        path = self._config.broker.certificate if self._connects_only else self._config.identity_certificate
+        write_durably(self._disk, path, pem)
         _log.info("enrolled as %s", reply.device)
 
 

@@ -4,6 +4,8 @@ Without an [enrolment] section the first certificate is made by hand. With one, 
 certificate that is not over. One that is due is renewed while the agent runs, at the enrolment listener or, without the
 section, over the link that is open anyway; then the agent is started anew on it.
 
+A gateway with a key in a token and another one for TLS has two certificates, and this is done for both.
+
 What the clock says is not the truth. One that says a time after the newest root's expiry keeps no agent from starting;
 by it every certificate is due, and the fleet gives the same one again: that starts nothing. By one that stood still
 none is ever due, though it was over long ago. The broker knows: it refuses such a certificate and says why, and then
@@ -25,7 +27,7 @@ from narrowboat_protocol.errors import NarrowboatError, SigningError, UsageError
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.topics import is_name
 
-from .assembly import read_signer
+from .assembly import read_connection_key, read_signer
 from .certificate import Certificate, note_path, read_certificate
 from .config import Config
 from .disk import Disk
@@ -58,14 +60,19 @@ def ensure_certificate(
     """
     if config.enrolment is None:
         return config
-    held = _held(disk, config)
-    if held is None or _is_over(held, disk, config, limits, wall_s()):
-        _log.info("no certificate, or one that is over; asking the fleet for one")
-        if not _ask(disk, config, limits, stop, attempts_max=None):
-            return None
-        held = _held(disk, config)
-    assert held is not None
-    return config.named(held.name)
+    name = None
+    for connects_only in _keys(config):
+        held = _held(disk, config, connects_only=connects_only)
+        over = held is None or _is_over(held, disk, config, limits, wall_s())
+        if held is None or over or name not in (None, held.name):
+            _log.info("no certificate, or one that is over; asking the fleet for one")
+            if not _ask(disk, config, limits, stop, connects_only=connects_only):
+                return None
+            held = _held(disk, config, connects_only=connects_only)
+        assert held is not None
+        name = name or held.name
+    assert name is not None
+    return config.named(name)
 
 
 def start_renewal(
@@ -84,12 +91,13 @@ def start_renewal(
         while not stop.is_set():
             due_s = 0.0
             try:
-                held = _held(disk, config)
-                if held is not None and not link.expired.is_set():
-                    due_s = held.renewal_at_s - wall_s()
+                held = _all_held(disk, config)
+                dues_s = [0.0 if link.expired.is_set() else _due_s(each, wall_s()) for each in held]
+                due_s = min(dues_s)
                 link.expired.clear()
-                asked = due_s <= 0 and _ask(disk, config, limits, stop, _RENEWAL_ATTEMPTS, link)
-                if asked and _held(disk, config) != held:
+                due = [key for key, each_s in zip(_keys(config), dues_s, strict=True) if each_s <= 0]
+                asked = [_ask(disk, config, limits, stop, _RENEWAL_ATTEMPTS, link, connects_only=key) for key in due]
+                if any(asked) and _all_held(disk, config) != held:
                     renewed()
                     return
             except (NarrowboatError, SigningError) as error:
@@ -118,28 +126,51 @@ def _rest(stop: Flag, woken: Flag, rest_s: float) -> None:
         rest_s -= _GLANCE_S
 
 
+def _keys(config: Config) -> tuple[bool, ...]:
+    """For each key of this gateway, whether it only connects. Who it is comes first, as it vouches for the other."""
+    return (False, True) if config.has_connection_key else (False,)
+
+
+def _all_held(disk: Disk, config: Config) -> list[Certificate | None]:
+    return [_held(disk, config, connects_only=connects_only) for connects_only in _keys(config)]
+
+
+def _due_s(held: Certificate | None, now_s: float) -> float:
+    return 0.0 if held is None else held.renewal_at_s - now_s
+
+
 def _ask(
-    disk: Disk, config: Config, limits: Limits, stop: Flag, attempts_max: int | None, link: Line | None = None
+    disk: Disk,
+    config: Config,
+    limits: Limits,
+    stop: Flag,
+    attempts_max: int | None = None,
+    link: Line | None = None,
+    *,
+    connects_only: bool = False,
 ) -> bool:
     """At the enrolment listener, if the configuration names one, else over the link."""
     from .enrol import Surroundings, enrol
 
     around = Surroundings(os.urandom, random.uniform, lambda seconds: not stop.wait(seconds))
     if config.enrolment is None:
-        return link is not None and enrol(disk, config, limits, link, around, attempts_max)
+        return link is not None and enrol(disk, config, limits, link, around, attempts_max, connects_only=connects_only)
     from .enrol_link import EnrolmentLink
 
-    return enrol(disk, config, limits, EnrolmentLink(disk, config, limits, stop), around, attempts_max)
+    exchange = EnrolmentLink(disk, config, limits, stop)
+    return enrol(disk, config, limits, exchange, around, attempts_max, connects_only=connects_only)
 
 
-def _held(disk: Disk, config: Config) -> Certificate | None:
-    """None if there is no certificate of a device that can be read and is for this gateway's key."""
-    path = config.broker.certificate
+def _held(disk: Disk, config: Config, *, connects_only: bool) -> Certificate | None:
+    """None if there is no certificate of a device that can be read and is for this key of the gateway."""
+    path, note = config.identity_certificate, note_path(config.storage.data_dir)
+    if connects_only:
+        path, note = config.broker.certificate, note.with_name("connection.note")
     if not disk.exists(path):
         return None
-    key = read_signer(disk, config).public
+    key = (read_connection_key if connects_only else read_signer)(disk, config).public
     try:
-        held = read_certificate(disk, path, note_path(config.storage.data_dir), key)
+        held = read_certificate(disk, path, note, key)
     except UsageError as error:
         _log.warning("%s", error)
         return None

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from narrowboat_protocol.errors import PeerError, Reason, UsageError
+from narrowboat_protocol.keys import PrivateKey
 from narrowboat_protocol.limits import Limits
 from narrowboat_protocol.suit import Release, parse_envelope
 from narrowboat_protocol.trust import NO_FLOOR
@@ -76,7 +77,7 @@ def _look_for_token(disk: Disk, config: Config) -> None:
     if config.identity is None:
         return
     read_signer(disk, config)
-    if not disk.exists(config.broker.key):
+    if not config.has_connection_key and not disk.exists(config.broker.key):
         raise UsageError(
             Reason.BAD_CONFIG,
             f"[broker] key: expected a file by which OpenSSL finds the key in the token, got none: {config.broker.key};"
@@ -104,10 +105,15 @@ def make_key(disk: Disk, path: Path) -> bool:
 
 def signing_request(disk: Disk, config: Config) -> bytes:
     """A certificate signing request for the device's key, PEM."""
-    key = read_signer(disk, config).in_cryptography
+    return request_for(config.gateway.name, read_signer(disk, config))
+
+
+def request_for(name: str, private: PrivateKey) -> bytes:
+    """A certificate signing request, PEM."""
+    key = private.in_cryptography
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UsageError(Reason.BAD_CONFIG, "expected a P-256 key of this gateway, got Ed25519; brokers ask for P-256")
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, config.gateway.name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event as Flag
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_bridge.broker_home import Listener
-from narrowboat_device.assembly import read_signer
+from narrowboat_device.assembly import read_connection_key, read_signer
 from narrowboat_device.certificate import note_path, read_certificate
 from narrowboat_device.config import load_config
+from narrowboat_device.identity import ensure_certificate, start_renewal
 from narrowboat_device.provision import provision
+from narrowboat_device.rendezvous import Papers
 from narrowboat_protocol.errors import UsageError
-from narrowboat_protocol.keys import PrivateKey
+from narrowboat_protocol.keys import Algorithm, PrivateKey
 from narrowboat_protocol.limits import DEFAULT_LIMITS, MIB
+from narrowboat_protocol.topics import Channel, device_topic
 from tests.support.agent_thread import AgentThread
+from tests.support.fleet import DeviceKit
 from tests.support.images import small_image
 from tests.support.live_fleet import Gateway
 from tests.support.markers import forms_of, leaks
+from tests.support.mqtt_client import SUCCESS, MqttClient
 from tests.support.processes import wait_for
 from tests.support.rogue import PATIENCE_S
 from tests.support.softhsm import SoftToken
@@ -73,6 +81,82 @@ def test_an_agent_ends_when_its_token_is_pulled_out_and_goes_on_when_it_is_back(
     assert b"Traceback" not in said["log"]
     said |= {path.name: path.read_bytes() for path in gateway.folder.rglob("*") if path.is_file()}
     assert list(leaks({"pin": forms_of(token.pin.encode())}, said)) == []
+
+
+@pytest.fixture
+def two_keys(lab: Lab, token: SoftToken) -> Gateway:
+    """A gateway that is a key in a token, connects with one in a file, and has no certificate yet for either."""
+    name = f"two-keys-{token.label}"
+    claim = lab.credentials(Listener.ENROL, name)
+    ask_operator(lab, "claim", "create", name, "--count", 1, "--admit")
+    folder = applicant(lab, name, claim).broker.certificate.parent
+    token.add("identity", Algorithm.ESP256)
+    gateway = Gateway(name, folder, lab.fleet.ports.device)
+    with gateway.config.open("a") as config:
+        config.write(f'\n[identity]\nkey = "{token.uri("identity")}"\ncertificate = "identity.pem"\n')
+    return gateway
+
+
+class DeadLine:
+    """The link of an agent that has an enrolment listener to ask at."""
+
+    def __init__(self) -> None:
+        self.expired = Flag()
+
+    def ask(self, _kid: bytes, _request: bytes, /) -> None:
+        raise AssertionError
+
+
+def serial_of(path: Path) -> int:
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+def serials_on(crl: Path) -> set[int]:
+    return {entry.serial_number for entry in x509.load_pem_x509_crl(crl.read_bytes())}
+
+
+def test_a_gateway_signs_with_a_key_in_a_token_and_connects_with_another_in_a_file(
+    lab: Lab, token: SoftToken, two_keys: Gateway
+) -> None:
+    config = ensure_certificate(DISK, load_config(two_keys.config), DEFAULT_LIMITS, Flag())
+    assert config is not None
+    keys = [read_signer(DISK, config).public, read_connection_key(DISK, config).public]
+    assert keys[0] == token.keys["identity"].public != keys[1]
+    pushed = lab.push(small_image(83, MIB), "8.3.0", sequence=BASE_SEQUENCE + 1)
+    with AgentThread(two_keys.config):
+        lab.start(pushed, two_keys.name, two_keys.name)
+        assert lab.wait_for_end(two_keys.name, two_keys.name)["state"] == "succeeded"
+    serials = {serial_of(config.identity_certificate), serial_of(config.broker.certificate)}
+    ask_operator(lab, "device", "revoke", two_keys.name)
+    crl = lab.fleet.path / "broker" / "tls" / "device-crl.pem"
+    wait_for(lambda: serials <= serials_on(crl), PATIENCE_S, "both certificates to be on the list")
+
+
+def test_both_certificates_of_a_gateway_are_renewed_when_they_are_due(lab: Lab, two_keys: Gateway) -> None:
+    config = ensure_certificate(DISK, load_config(two_keys.config), DEFAULT_LIMITS, Flag())
+    assert config is not None
+    connection = config.broker.certificate
+    connection.unlink()
+    renewed, stop = Flag(), Flag()
+    start_renewal(DISK, config, DEFAULT_LIMITS, DeadLine(), stop, renewed.set)
+    wait_for(renewed.is_set, PATIENCE_S, "the certificate of the connection to be there again")
+    stop.set()
+    Papers(config.broker.server_ca, connection, config.broker.key).context()
+
+
+def test_the_copy_of_a_key_that_only_connects_says_nothing_that_is_believed(lab: Lab, two_keys: Gateway) -> None:
+    config = ensure_certificate(DISK, load_config(two_keys.config), DEFAULT_LIMITS, Flag())
+    assert config is not None
+    certificate = x509.load_pem_x509_certificate(config.broker.certificate.read_bytes()).public_bytes(Encoding.DER)
+    thief = DeviceKit(two_keys.name, read_connection_key(DISK, config), certificate, lab.kit.fleet_id)
+    tls = Papers(config.broker.server_ca, config.broker.certificate, config.broker.key).context()
+    with MqttClient(tls, lab.fleet.ports.device) as client:
+        assert client.connect() == SUCCESS
+        assert client.publish(device_topic(two_keys.name, Channel.HELLO), thief.hello()) == "Success"
+    pushed = lab.push(small_image(84, MIB), "8.4.0", sequence=BASE_SEQUENCE + 1)
+    with AgentThread(two_keys.config):
+        lab.start(pushed, two_keys.name, two_keys.name)
+        assert lab.wait_for_end(two_keys.name, two_keys.name)["state"] == "succeeded"
 
 
 def test_provisioning_says_what_is_missing_of_a_key_in_a_token(lab: Lab, token: SoftToken) -> None:

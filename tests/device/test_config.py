@@ -10,6 +10,8 @@ from narrowboat_device.config import Config, load_config
 from narrowboat_protocol.errors import Reason, UsageError
 from tests.device.kit import CONFIG
 
+TWO_KEYS = '[identity]\nkey = "pkcs11:object=k?module-path=/m.so"\ncertificate = "identity.pem"\n'
+
 
 def load(folder: Path, text: str) -> Config:
     path = folder / "device.toml"
@@ -53,6 +55,7 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> Non
         ('host = "broker.example"', "", "[broker] host: missing", "the broker's host"),
         ('name = "gw-1"', 'name = "GW 1"', "[gateway] name: expected", "a-z, 0-9 and '-'"),
         ("[boot]", "[boot]\ntries = 11", "[boot] tries: expected", "got 11"),
+        ("[boot]", f"{TWO_KEYS}[boot]", "the file: expected", "an [enrolment] section beside [identity] certificate"),
         ("[boot]", '[boot]\ntries = "3"', "[boot] tries: expected", "got '3'"),
         ("[boot]", "[boot]\ntries = true", "[boot] tries: expected", "got True"),
         ("[boot]", '[boot]\nadapter = "grub"', "[boot] adapter: expected", "got 'grub'"),
