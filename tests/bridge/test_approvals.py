@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from narrowboat_bridge.cli.campaign_view import CampaignView
 from narrowboat_bridge.core.actions import Action, Record, StoreAttempt, StoreCampaign
 from narrowboat_bridge.core.approvals import APPROVAL_LIFE_S
 from narrowboat_bridge.core.campaigns import Campaigns, Settings
@@ -74,6 +75,26 @@ def test_no_device_gets_anything_before_the_approval_and_each_does_after_it(
     assert [record.what for record in only(Record, actions)] == ["campaign approved"]
     expected = {*DEVICES} if devices else {*DEVICES, "gw-3"}
     assert {assignment.device for assignment in issued(world.tick())} == expected
+
+
+@pytest.mark.parametrize("devices", [("gw-2", "gw-1"), None], ids=["a list", "all of the hardware"])
+@pytest.mark.parametrize("approval", [True, False], ids=["by wish", "by policy"])
+def test_whoever_looks_at_what_waits_is_told_all_that_the_digest_covers(
+    world: World, devices: tuple[str, ...] | None, approval: bool
+) -> None:
+    request = CampaignStart(
+        campaign="c1",
+        release=digest(1),
+        devices=devices,
+        reboot_windows=((0, 3600), (79_200, 16_200)),
+        byte_budget=1_000_000,
+        approval=approval,
+    )
+    answer(world.command(request, approval_over=0))
+    shown = world.show()
+    assert shown.terms.reboot_windows == request.reboot_windows
+    assert shown.terms.byte_budget == request.byte_budget
+    assert CampaignView(shown.summary, shown.attempts, shown.terms).is_what_the_digest_covers
 
 
 REFUSED: dict[str, tuple[str, bytes | None, bytes | None, Reason]] = {
