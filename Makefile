@@ -68,5 +68,5 @@ vectors: ## write tests/vectors anew
 
 clean: ## remove environments, caches and build results
 	rm -rf .venv .venv-cbor6 .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .demo .bench .bench-links dist protocol/dist device/dist broker_bridge/dist tokens/dist
-	find protocol device broker_bridge tokens tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .demo .bench .bench-links dist protocol/dist device/dist broker_bridge/dist
+	find protocol device broker_bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +

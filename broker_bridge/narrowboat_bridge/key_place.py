@@ -51,7 +51,7 @@ def key_in_token(uri: TokenUri) -> PrivateKey:
     except ImportError:
         raise UsageError(
             Reason.BAD_USE,
-            f"{uri}: expected the package narrowboat-tokens, which opens keys in tokens, got none; install"
+            f"{uri}: expected the package python-pkcs11, which opens keys in tokens, got none; install"
             " narrowboat-bridge[pkcs11]",
         ) from None
     return open_token_key(uri, lambda: pin_of(uri, ask_person()))

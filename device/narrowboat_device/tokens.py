@@ -21,7 +21,7 @@ def key_in_token(uri: TokenUri) -> PrivateKey:
     except ImportError:
         raise UsageError(
             Reason.BAD_CONFIG,
-            "[identity] key: expected the package narrowboat-tokens, which opens keys in tokens, got none; install"
+            "[identity] key: expected the package python-pkcs11, which opens keys in tokens, got none; install"
             " narrowboat-device[pkcs11]",
         ) from None
     return open_token_key(uri, lambda: pin_of(uri, None))

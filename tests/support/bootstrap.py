@@ -34,7 +34,7 @@ from pathlib import Path
 from .tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge", "tokens"))
+PROJECTS = tuple(ROOT / member / "pyproject.toml" for member in ("", "protocol", "device", "broker_bridge"))
 PACKAGE_OF = {
     "fusermount3": "fuse3",
     "ip": "iproute2",

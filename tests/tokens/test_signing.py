@@ -265,7 +265,7 @@ def test_a_key_in_a_token_cannot_be_written_to_a_file(token: SoftToken) -> None:
 def test_without_the_extra_a_key_in_a_token_is_an_error_that_names_it(token: SoftToken, tmp_path: Path) -> None:
     code = """
 import sys
-sys.modules["narrowboat_tokens"] = None
+sys.modules["pkcs11"] = None
 from narrowboat_bridge.cli import main
 sys.exit(main(sys.argv[1:]))
 """
