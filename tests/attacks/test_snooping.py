@@ -66,6 +66,7 @@ def overheard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Overheard]:
         acl = lab.fleet.path / "broker" / "acl" / "bridge.acl"
         acl.write_text(acl.read_text() + "pattern read nb/#\n")
         lab.restart_broker(Child.stop)
+        lab.restart_bridge(Child.stop)
         lab.wait_until_served()
         eavesdropper = lab.credentials(Listener.BRIDGE, "eavesdropper")
         with (
