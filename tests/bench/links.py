@@ -3,7 +3,9 @@
 Each cell of the matrix is a line of its own (see `line`), the same for both: same rate, delay, queue, seed of losses,
 times of cuts, congestion control and mutual TLS 1.3, kernel TCP on both. On one side the real agent fetches a payload
 from the real bridge through Mosquitto; on the other curl fetches a file of that size from nginx, and after each cut
-again from where it was (`curl -C -`). Bytes do not compress, so a byte of image is a byte of payload.
+again from where it was (`curl -C -`). Bytes do not compress, so a byte of image is a byte of payload. The gateway has
+its assignment already, and goes on with a download of which it has the first block or so: what is compared is what a
+link that opens brings.
 
 A transfer ends when it is done or its time is up; goodput is what came of the payload, once, by the time that took,
 connecting included. Waste is what the line carried to the gateway beyond that. Cells do not need a core each, so
@@ -169,17 +171,17 @@ class Laboratory:
 
     def _update(self, shape: Shape, seed: int, size_bytes: int, within_s: float) -> Transfer:
         number, gateway = self._gateway(size_bytes)
+        self._probe([], gateway, "first_block")
         far = FarEnd(self._children, number, shape, seed, self._congestion)
-        command = [
-            *far.within, sys.executable, "-m", "tests.bench.probe", str(gateway.config), "written",
-            "--for-s", str(within_s),
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, env={**os.environ, **AGENT_ENVIRONMENT}, check=True, stdout=subprocess.PIPE, cwd=REPOSITORY
-        )
-        figures = json.loads(done.stdout)
+        figures = self._probe(far.within, gateway, "written", "--for-s", str(within_s))
         shutil.rmtree(gateway.folder)
-        return Transfer(figures["received_bytes"], figures.get("written", figures["ended"]), far.close())
+        return Transfer(int(figures["received_bytes"]), figures.get("written", figures["ended"]), far.close())
+
+    def _probe(self, within: Sequence[str], gateway: Gateway, wanted: str, *options: str) -> dict[str, float]:
+        command = [*within, sys.executable, "-m", "tests.bench.probe", str(gateway.config), wanted, *options]
+        environment = {**os.environ, **AGENT_ENVIRONMENT}
+        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, cwd=REPOSITORY)
+        return dict(json.loads(done.stdout))
 
     def _fetch(self, shape: Shape, seed: int, size_bytes: int, within_s: float) -> Transfer:
         number, gateway = self._gateway(size_bytes)
