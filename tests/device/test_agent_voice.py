@@ -260,6 +260,15 @@ def test_a_bridge_that_sends_what_is_stale_hears_soon_what_it_lacks(gateway: Gat
     assert len(gateway.hellos) > said
 
 
+def test_a_bridge_that_starts_hears_soon_what_the_one_before_did_not_answer(gateway: Gateway) -> None:
+    for _ in range(200):
+        gateway.pass_time(60)
+    said = len(gateway.hellos)
+    gateway.give(ev.RootArrived(gateway.fleet.root_data))
+    gateway.pass_time(2 * gateway.settings.repeat_s_min)
+    assert len(gateway.hellos) > said
+
+
 def test_a_fleet_that_waits_for_one_bridge_does_not_speak_in_step() -> None:
     times = set()
     for number in range(20):

@@ -4,8 +4,8 @@
     once           an end is an end: it changes no more, save that a success may turn out to be rolled back
     delivered      every end that a device wrote down is stored by the bridge at last; of equal ends of installations
                    from files, which have no number, the newest
-    agreement      in calm weather, over a connection that carries, the server and the device's slot contradict each
-                   other for `AGREEMENT_S` at most
+    agreement      in calm weather, over a connection that carries, the server and the slot of a device that waits for
+                   no answer contradict each other for `AGREEMENT_S` at most
     clones         no healthy device raises the alarm, whatever was lost, doubled, late, or put back to an older copy
     uploads        what the bridge tells as stored of a file is a beginning of it, and no less than before; what it
                    takes in is whole
@@ -74,6 +74,11 @@ class Box(Protocol):
 
     @property
     def root(self) -> bytes | None: ...
+
+    @property
+    def waits_for_answer(self) -> bool:
+        """It will say again what nobody has answered."""
+        ...
 
     def release_in(self, slot: str) -> bytes | None: ...
 
@@ -268,7 +273,7 @@ class ServerInvariants:
 
     def _check_agreement(self, name: str) -> None:
         may_judge = self._weather.calm and name not in self._unheard and self._hears[name]()
-        if not may_judge or not (text := self.disagreement(name)):
+        if not may_judge or self._boxes[name].waits_for_answer or not (text := self.disagreement(name)):
             self._disagree_since_s.pop(name, None)
             return
         since_s = self._disagree_since_s.setdefault(name, self._world.now_s)

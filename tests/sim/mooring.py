@@ -91,6 +91,10 @@ class Mooring(DeviceInvariants):
         return is_older and max(self.remembered.formats.values(), default=RECORD_FORMAT) > RECORD_FORMAT
 
     @property
+    def waits_for_answer(self) -> bool:
+        return self.gateway.agent is not None and self.gateway.agent._voice._unanswered  # noqa: SLF001
+
+    @property
     def state(self) -> State | None:
         """Of the newest attempt."""
         return self.attempt.state if self.attempt is not None else None

@@ -103,7 +103,7 @@ class Agent:
         except NarrowboatError as error:
             actions = self._refused(event, error)
             if isinstance(event, ev.DeliveryArrived) and error.reason is Reason.STALE:
-                self._voice.bridge_is_behind(now)
+                self._voice.plan_hello(now)
         actions = [*actions, *self._act_on_parked(now)]
         last = len(actions) - any(isinstance(action, Reboot) for action in actions)
         actions[last:last] = self._telling.changes()

@@ -103,17 +103,15 @@ class Voice:
         return self._say_unanswered(now)
 
     def plan_hello(self, now: Now) -> None:
-        """A bridge may lack the newest hello: plan one, unless one is planned."""
+        """A bridge spoke that may lack the newest hello: plan one, unless one is planned. It listens, so what nobody
+        has answered need not wait longer than at the beginning.
+        """
+        if self._unanswered:
+            self._repeats.begin_earlier(now.monotonic_s)
         if self._hello_planned_s is None:
             rested_s = (self._hello_said_s or 0.0) + self._settings.hello_rest_s
             wait_s = draw_part(self._random) * self._settings.root_answer_s_max
             self._hello_planned_s = max(now.monotonic_s, rested_s) + wait_s
-
-    def bridge_is_behind(self, now: Now) -> None:
-        """A bridge spoke and showed that it knows too little: it listens, and what it has not heard was lost."""
-        if self._unanswered:
-            self._repeats.begin_earlier(now.monotonic_s)
-        self.plan_hello(now)
 
     def time_reached(self, now: Now) -> list[Action]:
         if self._nonce_made_s is not None and now.monotonic_s >= self._nonce_made_s + self._settings.hello_interval_s:
