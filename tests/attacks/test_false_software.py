@@ -23,9 +23,10 @@ from narrowboat_protocol.payload import Codec, parse_head
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import Image, Manifest, build_envelope, parse_envelope
 from tests.broker.lab import BASE_SEQUENCE, Lab
-from tests.support.fleet import HARDWARE, VENDOR, FleetKit, MadeRelease, sign_envelope
+from tests.support.fleet import HARDWARE, VENDOR, FleetKit, MadeRelease
 from tests.support.images import small_image
 from tests.support.rogue import Tamper
+from tests.support.suit_manifests import sign_envelope
 
 from .siege import Siege, besieged, besieged_of
 

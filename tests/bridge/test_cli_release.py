@@ -22,7 +22,8 @@ from narrowboat_protocol.payload.head import encode_head, measure_head
 from narrowboat_protocol.release_file import HEADER_BYTES, encode_header, encode_trailer
 from narrowboat_protocol.suit import Image, Manifest, build_envelope
 from tests.bridge.cli_kit import IMAGE, Outcome, build, run, run_python, write_release_toml
-from tests.support.fleet import CLASS_NAME, COMPONENT, HARDWARE, VENDOR, FleetKit, sign_envelope
+from tests.support.fleet import CLASS_NAME, COMPONENT, HARDWARE, VENDOR, FleetKit
+from tests.support.suit_manifests import sign_envelope
 
 
 @dataclass(frozen=True, slots=True)

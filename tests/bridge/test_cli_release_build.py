@@ -16,7 +16,8 @@ from narrowboat_bridge.cli.release_io import open_release_file
 from narrowboat_protocol.limits import DEFAULT_LIMITS
 from narrowboat_protocol.release_file import encode_trailer
 from tests.bridge.cli_kit import IMAGE, build, run, run_python, write_release_toml
-from tests.support.fleet import FleetKit, sign_envelope
+from tests.support.fleet import FleetKit
+from tests.support.suit_manifests import sign_envelope
 
 SPARSE_BYTES = 3_000_000
 

@@ -176,6 +176,17 @@ class Lab:
         assert shown.status == 0, shown.err
         return next(attempt for attempt in json.loads(shown.out)["attempts"] if attempt["device"] == device)
 
+    def cut_in_mid_download(self, gateway: Gateway, relay: RelayThread, synced_bytes: int) -> tuple[int, int]:
+        """Cut a gateway's power once so much is synced, then let its link go on, and switch it on again. How much was
+        synced, and how much the link had carried.
+        """
+        wait_for(lambda: gateway.status.get("done_bytes", 0) >= synced_bytes, PATIENCE_S, "a first sync")
+        self.fleet.pull_the_plug(gateway)
+        figures = gateway.status["done_bytes"], relay.counts.down_bytes
+        relay.stall_at(None)
+        self.fleet.switch_on(gateway)
+        return figures
+
     def wait_for_end(self, campaign: str, device: str) -> dict[str, Any]:
         """The attempt, once the bridge knows its end."""
         wait_for(

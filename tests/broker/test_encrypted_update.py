@@ -92,12 +92,8 @@ def test_a_power_cut_in_mid_download_costs_no_synced_byte_of_an_encrypted_payloa
     gateway = lab.make_gateway("gw-private-power", relay, extra_toml=ENCRYPTION)
     lab.fleet.switch_on(gateway)
     start(lab, file, "private-power", "gw-private-power")
-    wait_for(lambda: gateway.status.get("done_bytes", 0) >= SYNCED_BYTES, PATIENCE_S, "a first sync")
-    lab.fleet.pull_the_plug(gateway)
-    synced_bytes, carried_bytes = gateway.status["done_bytes"], relay.counts.down_bytes
+    synced_bytes, carried_bytes = lab.cut_in_mid_download(gateway, relay, SYNCED_BYTES)
     assert synced_bytes < IMAGE_BYTES
-    relay.stall_at(None)
-    lab.fleet.switch_on(gateway)
     assert lab.wait_for_end("private-power", "gw-private-power")["state"] == "succeeded"
     lab.fleet.pull_the_plug(gateway)
     frame = head.frame_of_chunk(synced_bytes >> head.tree.log2_chunk_size)

@@ -79,12 +79,8 @@ def test_a_gateway_that_loses_power_does_not_fetch_again_what_it_had_synced(
     gateway = lab.make_gateway("gw-power", relay)
     lab.fleet.switch_on(gateway)
     lab.start(noisy, "power", "gw-power")
-    wait_for(lambda: gateway.status.get("done_bytes", 0) >= SYNCED_BYTES, PATIENCE_S, "a first sync")
-    lab.fleet.pull_the_plug(gateway)
-    synced_bytes, carried_bytes = gateway.status["done_bytes"], relay.counts.down_bytes
+    synced_bytes, carried_bytes = lab.cut_in_mid_download(gateway, relay, SYNCED_BYTES)
     assert synced_bytes < IMAGE_BYTES
-    relay.stall_at(None)
-    lab.fleet.switch_on(gateway)
     assert lab.wait_for_end("power", "gw-power")["state"] == "succeeded"
     lab.fleet.pull_the_plug(gateway)
     assert relay.counts.down_bytes - carried_bytes <= left_to_fetch(noisy.made.head, synced_bytes) + WASTE_BYTES

@@ -16,9 +16,10 @@ from narrowboat_protocol.limits import DEFAULT_LIMITS, KIB, MIB
 from narrowboat_protocol.states import State
 from narrowboat_protocol.suit import Image, Manifest, build_envelope, parse_envelope
 from narrowboat_protocol.tree import Tree
-from tests.support.fleet import COMPONENT, HARDWARE, FleetKit, sign_envelope
+from tests.support.fleet import COMPONENT, HARDWARE, FleetKit
 from tests.support.gateway import SMALL, Gateway
 from tests.support.images import small_image
+from tests.support.suit_manifests import sign_envelope
 
 IMAGE = small_image(3, 45_000)
 GROWTH_BYTES_MAX = 256 * KIB

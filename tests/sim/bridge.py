@@ -396,6 +396,4 @@ def _office(site: Site, trust: Trust, loaded: Loaded, wall_s: Callable[[], int])
 
 
 def _altered(payload: bytes, place: int) -> bytes:
-    forged = bytearray(payload)
-    forged[place] ^= 0x10
-    return bytes(forged)
+    return payload[:place] + bytes([payload[place] ^ 0x10]) + payload[place + 1 :]

@@ -1,13 +1,10 @@
 """A whole fleet in memory, for tests: root, keys of every role, releases, assignments, devices and operators.
 
-Everything is made by the functions that the product uses, so a test that passes with this fleet passes with a real
-one. Nothing touches the disk. Times are constants, never the clock: `NOW` is a moment inside every validity that is
-made here.
+Everything is made by the functions that the product uses. Nothing touches the disk. Times are constants, never the
+clock: `NOW` is a moment inside every validity that is made here.
 
     fleet = FleetKit.create(release_threshold=2, release_keys=3)
     release = fleet.make_release(b"image" * 1000, version="2.0.0", sequence=1)
-    gateway = fleet.device("gw-1")
-    trust = fleet.trust()
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from narrowboat_bridge.pki import Authority, issue_client, new_key
-from narrowboat_protocol.cose import SignedDocument, sign1
+from narrowboat_protocol.cose import SignedDocument
 from narrowboat_protocol.documents import (
     Assignment,
     Command,
@@ -52,7 +49,6 @@ from narrowboat_protocol.suit import (
     ContentKey,
     Image,
     Manifest,
-    add_signature,
     build_envelope,
     class_id,
     parse_envelope,
@@ -60,6 +56,7 @@ from narrowboat_protocol.suit import (
     vendor_id,
 )
 from narrowboat_protocol.trust import Hardware, Trust
+from tests.support.suit_manifests import sign_envelope
 
 NOW = 1_800_000_000
 """The wall time of every test, in seconds since 1970."""
@@ -359,12 +356,6 @@ class FleetKit:
 
 def root_version(root: bytes) -> int:
     return Root.decode(SignedDocument.decode(root).content).version
-
-
-def sign_envelope(envelope: bytes, signer: Signer, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Add one release signature."""
-    payload = parse_envelope(envelope, limits).signed_payload
-    return add_signature(envelope, sign1(signer, payload, external_aad=b""), limits)
 
 
 def hello_document(device: DeviceKit, /, **changes: object) -> Hello:

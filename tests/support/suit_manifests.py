@@ -14,8 +14,8 @@ from uuid import UUID
 import cbor2
 
 from narrowboat_protocol.cose import sign1
-from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey
-from narrowboat_protocol.limits import DEFAULT_LIMITS
+from narrowboat_protocol.keys import Algorithm, PrivateKey, PublicKey, Signer
+from narrowboat_protocol.limits import DEFAULT_LIMITS, Limits
 from narrowboat_protocol.suit import (
     Image,
     Manifest,
@@ -109,3 +109,9 @@ def authentication(envelope: bytes) -> list[bytes]:
 def with_members(envelope: bytes, changes: dict[int, bytes]) -> bytes:
     """The envelope with other members, without regard to its digest and signatures."""
     return dump(cbor2.CBORTag(107, {**cbor2.loads(envelope).value, **changes}))
+
+
+def sign_envelope(envelope: bytes, signer: Signer, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Add one release signature."""
+    payload = parse_envelope(envelope, limits).signed_payload
+    return add_signature(envelope, sign1(signer, payload, external_aad=b""), limits)

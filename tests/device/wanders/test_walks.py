@@ -62,15 +62,20 @@ def test_a_power_cut_while_a_parked_assignment_is_taken_up_does_not_lose_it(
     assert journal(gateway).parked is None
 
 
-@pytest.mark.parametrize("cut", range(6))
-def test_a_power_cut_in_an_abort_leaves_no_installed_slot_without_its_release(
-    gateway: Gateway, world: World, cut: int
-) -> None:
+def cut_in_an_abort(gateway: Gateway, world: World, cut: int) -> None:
+    """An installed release is withdrawn, and the power goes after so many operations."""
     gateway.hooks[ac.Hook.REBOOT] = NOT_NOW
     gateway.assign(world.one)
     gateway.fuse = cut
     gateway.assign()
     gateway.power_cycle()
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_power_cut_in_an_abort_leaves_no_installed_slot_without_its_release(
+    gateway: Gateway, world: World, cut: int
+) -> None:
+    cut_in_an_abort(gateway, world, cut)
     assert gateway.state is State.ABORTED or gateway.envelopes["b"] == world.one.envelope
 
 
@@ -78,11 +83,7 @@ def test_a_power_cut_in_an_abort_leaves_no_installed_slot_without_its_release(
 def test_an_end_that_a_power_cut_kept_from_the_journal_is_not_ended_once_more(
     gateway: Gateway, world: World, cut: int
 ) -> None:
-    gateway.hooks[ac.Hook.REBOOT] = NOT_NOW
-    gateway.assign(world.one)
-    gateway.fuse = cut
-    gateway.assign()
-    gateway.power_cycle()
+    cut_in_an_abort(gateway, world, cut)
     ended = letters(gateway)
     assert gateway.state is (State.ABORTED if ended else State.INSTALLED)
     gateway.connect()
